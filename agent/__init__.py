@@ -1,0 +1,1 @@
+"""The Stillwatch daemon: capture, coherence, insight, events and MQTT."""

@@ -1,0 +1,36 @@
+"""What every camera, file and rendered scene looks like to the agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from agent.capture.frame import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source says of itself once open: size in pixels, frames a second, frame count (None = unknown or endless),
+    and whether it is live (frames come at their own time and can be lost)."""
+
+    width: int
+    height: int
+    fps: float
+    frames: int | None
+    live: bool
+
+
+class FrameSource(Protocol):
+    """An open source. Made by `agent.capture.open_source(uri, ...)`; also a context manager."""
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    def read(self, timeout_s: float = 5.0) -> Frame:
+        """The next frame. Raises EndOfStream after the last, SourceError when none came in `timeout_s`,
+        CorruptInput when the file can't be decoded any further."""
+        ...
+
+    def close(self) -> None:
+        """Give back device, socket and memory. A second call does nothing."""
+        ...

@@ -1,0 +1,60 @@
+"""Every error that Stillwatch raises on purpose.
+
+    StillwatchError (1)
+    ├── ConfigError (78)        a configuration value, file or topic that can't be used
+    ├── ModelError (78)         a model folder that can't be used
+    ├── SourceError (69)        a camera, stream or device that can't be reached now
+    │   └── EndOfStream         the source has ended; not a fault
+    ├── CorruptInput (74)       a file that is there and can't be decoded
+    ├── BrokerError (69)        an MQTT broker that can't be reached or refuses us
+    └── EngineFault (1)         a runtime that failed during one call
+
+The number is the exit status of the command that ends on it. Messages name the file, key or topic, what was found,
+what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class StillwatchError(Exception):
+    """Base of all; `exit_code` is the process's exit status when it ends on this error."""
+
+    exit_code = 1
+
+
+class ConfigError(StillwatchError):
+    """A configuration value, file or topic that can't be used."""
+
+    exit_code = 78
+
+
+class ModelError(StillwatchError):
+    """A model folder that is missing, incomplete, damaged or of another kind."""
+
+    exit_code = 78
+
+
+class SourceError(StillwatchError):
+    """A source that can't be opened or read now; a retry may help."""
+
+    exit_code = 69
+
+
+class EndOfStream(SourceError):
+    """The source has delivered its last frame."""
+
+
+class CorruptInput(StillwatchError):
+    """A file that exists and can't be decoded; a retry won't help."""
+
+    exit_code = 74
+
+
+class BrokerError(StillwatchError):
+    """An MQTT broker that can't be reached or refuses the connection."""
+
+    exit_code = 69
+
+
+class EngineFault(StillwatchError):
+    """The inference runtime failed during one call; the frame is lost, the engine may go on."""

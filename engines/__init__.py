@@ -1,0 +1,1 @@
+"""The vision-language model: manifest, preprocessing, selective encoder, decoder."""
