@@ -1,0 +1,97 @@
+"""What can be configured: one frozen pydantic model, exactly the keys that this version acts on.
+
+Read it with `config.loading.load`. The page for people is docs/configuration.md; a test keeps the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from config.values import Bytes, Identifier, Polygon, SecretReference
+
+NOT_YET = {
+    ("events", "clips"): "this version keeps snapshots, not clips",
+    ("cameras", "*", "rules"): "this version has no rules",
+}
+"""Keys that people know from the documentation of what is to come, and the sentence they get for them."""
+
+
+def _check_broker(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise PydanticCustomError("broker", "expected mqtt://HOST:PORT or mqtts://HOST:PORT")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise PydanticCustomError("broker", "expected a port between 1 and 65535") from None
+    return url
+
+
+BrokerUrl = Annotated[str, AfterValidator(_check_broker)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Device(_Section):
+    """The box. Without an id a random one is made once and kept in the state folder."""
+
+    id: Identifier | None = None
+    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+
+
+class Mqtt(_Section):
+    """The broker that events go to. Without this section events go to the outbox and to --events-to only."""
+
+    url: BrokerUrl
+    root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "stillwatch"
+    user: str | None = None
+    password: SecretReference | None = None
+
+
+class Retention(_Section):
+    """How long events and their pictures are kept: whichever limit is met first."""
+
+    days: Annotated[float, Field(gt=0, le=36500)] = 14.0
+    bytes: Bytes = 5 * 10**9
+
+
+class Events(_Section):
+    """Where events are kept on disk, and for how long."""
+
+    dir: Path = Path("state")
+    retention: Retention = Retention()
+
+
+class Camera(_Section):
+    """One camera. Coordinates are source pixels."""
+
+    source: Annotated[str, Field(min_length=1)]
+    credentials: SecretReference | None = None
+    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    masks: dict[str, Polygon] = Field(default_factory=dict)
+    ignore: dict[str, Polygon] = Field(default_factory=dict)
+    zones: dict[Identifier, Polygon] = Field(default_factory=dict)
+
+
+class Metrics(_Section):
+    """Prometheus metrics on http://127.0.0.1:PORT/metrics; off without a port."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    device: Device = Device()
+    model: Annotated[str, Field(min_length=1)] = "reference"
+    mqtt: Mqtt | None = None
+    events: Events = Events()
+    cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]
+    metrics: Metrics = Metrics()
