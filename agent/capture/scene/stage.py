@@ -1,0 +1,37 @@
+"""Sizes and spots: how large a kind is where it stands, and who may be where. Units: 360 to the picture's height."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.capture.scene.palette import COATS
+from agent.capture.scene.truth import COLOURS
+
+# Kind → size in units at ground line 200 and at 350 (a person's height, the others' length or width).
+SIZES: dict[str, tuple[float, float]] = {
+    "person": (98, 182),
+    "car": (128, 216),
+    "truck": (160, 240),
+    "dog": (78, 124),
+    "cat": (64, 98),
+    "bag": (32, 54),
+}
+VEHICLES = ("car", "truck")
+ANIMALS = ("dog", "cat")
+
+
+def size_at(kind: str, y: float) -> float:
+    """Size of a kind whose ground line is at y."""
+    far, near = SIZES[kind]
+    return far + (near - far) * (y - 200.0) / 150.0
+
+
+def kinds_of(place: str) -> tuple[str, ...]:
+    """Kinds that a place can show."""
+    return ("person", "dog", "cat", "bag") if place == "office" else ("person", "car", "truck", "dog", "cat", "bag")
+
+
+def colour_of(kind: str, rng: np.random.Generator) -> str:
+    """A colour that the kind is seen in."""
+    choices = COATS if kind in ANIMALS else COLOURS
+    return choices[int(rng.integers(len(choices)))]
