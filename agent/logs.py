@@ -1,0 +1,41 @@
+"""Logs go to stderr: lines for people on a terminal, one JSON object a line everywhere else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from config.redact import redact
+
+
+def _hide_credentials(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: redact(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
+def set_up_logs(level: int = logging.INFO) -> None:
+    """Configure structlog for this process: time, level, sentence, fields on a terminal, else NDJSON with UTC stamps."""
+    terminal = sys.stderr.isatty()
+    last: list[Any] = (
+        [structlog.processors.TimeStamper("%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [
+            structlog.processors.TimeStamper("iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+        ]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _hide_credentials,
+            *last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,118 @@
+"""What a Prometheus server can read of a running agent. Base units; labels are camera, mode, stage, kind."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from types import TracebackType
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from config.errors import ConfigError
+
+_FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266, 0.5, 1, 2, 5)
+_LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The agent's counters and gauges in a registry of their own. Every method is cheap and safe from any thread."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        info = Gauge("stillwatch_info", "Always 1; the labels say what runs.", ["version", "machine"], registry=r)
+        info.labels(version, platform.machine()).set(1)
+        self._frames = Counter("stillwatch_frames", "Frames handled, by mode.", ["camera", "mode"], registry=r)
+        self._dropped = Gauge(
+            "stillwatch_frames_dropped",
+            "Frames that were overwritten before they were handled.",
+            ["camera"],
+            registry=r,
+        )
+        self._patches = Counter(
+            "stillwatch_patches", "Patches of handled frames: reencoded or reused.", ["camera", "kind"], registry=r
+        )
+        self._frame_seconds = Histogram(
+            "stillwatch_frame_seconds", "Time spent on one frame.", ["camera"], buckets=_FRAME_SECONDS, registry=r
+        )
+        self._stage_seconds = Counter(
+            "stillwatch_stage_seconds", "Time spent by stage.", ["camera", "stage"], registry=r
+        )
+        self._last_frame = Gauge(
+            "stillwatch_last_frame_timestamp_seconds", "When the last frame was captured.", ["camera"], registry=r
+        )
+        self._anomaly = Gauge("stillwatch_anomaly_score_ratio", "Anomaly score now, 0 to 1.", ["camera"], registry=r)
+        self._events = Counter(
+            "stillwatch_events", "Events accepted, by kind and type.", ["camera", "kind", "type"], registry=r
+        )
+        self._latency = Histogram(
+            "stillwatch_event_latency_seconds",
+            "From the capture of a frame to its event in the outbox.",
+            ["camera", "kind"],
+            buckets=_LATENCY_SECONDS,
+            registry=r,
+        )
+        self._words = Counter(
+            "stillwatch_described", "Descriptions finished or given up.", ["camera", "outcome"], registry=r
+        )
+        self._outbox = Gauge("stillwatch_outbox_depth", "Messages that wait for the broker.", registry=r)
+        self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
+
+    def frame(
+        self,
+        camera: str,
+        mode: str,
+        encoded: int,
+        tokens: int,
+        stages_ms: Mapping[str, float],
+        total_ms: float,
+        captured_s: float,
+    ) -> None:
+        self._frames.labels(camera, mode).inc()
+        self._patches.labels(camera, "reencoded").inc(encoded)
+        self._patches.labels(camera, "reused").inc(max(0, tokens - encoded))
+        self._frame_seconds.labels(camera).observe(total_ms / 1e3)
+        for stage, ms in stages_ms.items():
+            self._stage_seconds.labels(camera, stage).inc(ms / 1e3)
+        self._last_frame.labels(camera).set(captured_s)
+
+    def state(self, camera: str, dropped: int, anomaly: float | None) -> None:
+        self._dropped.labels(camera).set(dropped)
+        if anomaly is not None:
+            self._anomaly.labels(camera).set(anomaly)
+
+    def event(self, camera: str, kind: str, step: str, latency_s: float | None) -> None:
+        self._events.labels(camera, kind, step).inc()
+        if latency_s is not None:
+            self._latency.labels(camera, kind).observe(latency_s)
+
+    def described(self, camera: str, outcome: str) -> None:
+        self._words.labels(camera, outcome).inc()
+
+    def broker(self, connected: bool, waiting: int) -> None:
+        self._connected.set(connected)
+        self._outbox.set(waiting)
+
+
+class MetricsServer:
+    """`http://127.0.0.1:PORT/metrics` while open; loopback only. Raises ConfigError when the port can't be had."""
+
+    def __init__(self, metrics: Metrics, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
+        except OSError as error:
+            raise ConfigError(f"metrics.port: can't listen on 127.0.0.1:{port}: {error.strerror}") from None
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=1.0)
+
+    def __enter__(self) -> MetricsServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,52 @@
+"""docs/configuration.md and the settings model say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from config.document import KeyPath
+from config.loading import load, section_at
+from config.settings import Settings
+from config.values import parse_bytes
+
+PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| `([\w.]+)` \| (.+?) \| .+ \|$", re.MULTILINE)
+
+
+def leaves(section: type[BaseModel], path: KeyPath = ()) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        below = (*path, name)
+        inner = section_at(below)
+        if inner is None and (keyed := section_at((*below, "ID"))) is not None:
+            below, inner = (*below, "ID"), keyed
+        if inner is not None:
+            yield from leaves(inner, below)
+        else:
+            yield ".".join(map(str, below)), field
+
+
+def test_the_page_lists_every_key_and_its_default() -> None:
+    rows = dict(ROW.findall(PAGE))
+    fields = dict(leaves(Settings))
+    assert set(rows) == set(fields)
+    for key, field in fields.items():
+        told = rows[key].strip("`")
+        if field.is_required():
+            assert told == "required", key
+        elif field.default_factory is not None or field.default is None:
+            assert told in ("none", "off", "all", "random"), key
+        else:
+            assert told == str(field.default) or float(parse_bytes(told)) == float(field.default), key  # type: ignore[arg-type]
+
+
+def test_the_page_s_example_is_valid(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert example is not None
+    path = tmp_path / "agent.yaml"
+    path.write_text(example[1], encoding="utf-8")
+    assert load(path, {}).metrics.port == 9108
