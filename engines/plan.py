@@ -27,8 +27,8 @@ class EncodePlan:
     """What the encoder is to do with one frame.
 
     mode: the name of the plan. dirty: int64 (n,), ascending flat slots (row · cols + col) to run through the network;
-    None = all of them, through the full graph. fetch: int64 (T,), for each slot the slot whose cached values it takes over
-    before anything is encoded (a warp or a slide of the grid); None = every slot keeps its own.
+    None = all of them, through the full graph. fetch: int64 (T,), for each slot the slot whose cached values it takes
+    over before anything is encoded (a warp or a slide of the grid); None = every slot keeps its own.
     reasons: why tokens are dirty, as counts by cause (`changed`, `revealed`, `inconsistent`, `refresh`, `cut`, …).
     """
 

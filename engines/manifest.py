@@ -1,0 +1,190 @@
+"""The model folder: one manifest that says what the network is, and the files that it names.
+
+FOLDER/manifest.json       this module
+FOLDER/config.json         Hugging Face configuration, for `transformers`
+FOLDER/tokenizer.json      of the language model
+FOLDER/model.safetensors   every weight, once
+FOLDER/*.onnx              graphs without weights; they point into model.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from config.errors import ModelError
+
+MANIFEST = "manifest.json"
+REFERENCE = Path(__file__).parent / "reference" / "model"
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+Shape = tuple[int | str, ...]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class GraphFile(BaseModel):
+    """One ONNX graph: its file, and name → shape of inputs and outputs (a word in a shape is a size that varies)."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    file: FileName
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` says. `layers`, `heads`, `dim` are the vision tower's; `merge` is the pixel-shuffle factor:
+    merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
+    tokens that end an answer; `domain` says in words what the model knows."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    family: Literal["idefics3"]
+    domain: str
+    image_size: Positive
+    patch_size: Positive
+    grid: tuple[Positive, Positive]
+    resize: Literal["stretch", "letterbox", "crop"]
+    mean: tuple[float, float, float]
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    layers: Positive
+    heads: Positive
+    dim: Positive
+    merge: Positive
+    position: Literal["absolute", "rope"]
+    dtype: Literal["float16", "bfloat16", "float32"]
+    cache_layout: tuple[int, int, int, int, int]
+    graphs: dict[str, GraphFile]
+    weights: Annotated[dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1)]
+    prompt: str
+    eos: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @property
+    def tokens(self) -> int:
+        """Patches of one picture, T."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens of one picture in the language model."""
+        return self.tokens // self.merge**2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        side = self.image_size // self.patch_size
+        layout = (self.layers, 2, self.heads, self.tokens, self.dim // self.heads)
+        expected = [
+            ("grid", self.grid, (side, side), self.grid == (side, side)),
+            ("merge", self.merge, f"a divisor of {side}", side % self.merge == 0),
+            ("heads", self.heads, f"a divisor of dim {self.dim}", self.dim % self.heads == 0),
+            ("cache_layout", self.cache_layout, layout, self.cache_layout == layout),
+            ("prompt", self.prompt, "`{image}` once, then `{question}` once", _is_prompt(self.prompt)),
+        ]
+        for key, found, wanted, holds in expected:
+            if not holds:
+                raise ValueError(f"`{key}`: found {found!r}, expected {wanted}")
+        return self
+
+
+def _is_prompt(prompt: str) -> bool:
+    both = prompt.count("{image}") == prompt.count("{question}") == 1
+    return both and prompt.index("{image}") < prompt.index("{question}")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model folder whose manifest holds, whose graphs exist and whose weights have the hashes it names."""
+
+    folder: Path
+    manifest: Manifest
+
+    def graph(self, name: str) -> Path:
+        """Path of a graph. Raises ModelError when the manifest names no such graph."""
+        graph = self.manifest.graphs.get(name)
+        if graph is None:
+            raise ModelError(
+                f"{self.folder / MANIFEST}: key `graphs` holds {', '.join(sorted(self.manifest.graphs))}; expected "
+                f"also `{name}`; {_remedy(self.folder)}"
+            )
+        return self.folder / graph.file
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """Folder of a model: the name `reference` (the model that comes with Stillwatch) or a path. Raises ModelError."""
+    if name_or_path == "reference":
+        return REFERENCE
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        raise ModelError(
+            f"model `{name_or_path}`: found no such folder; expected the name `reference` or the path of a model "
+            f"folder with {MANIFEST}; check the `model` setting"
+        )
+    return folder
+
+
+def load_model(folder: Path) -> Model:
+    """Read and verify a model folder. Raises ModelError, which names the file, what was found and what was expected."""
+    manifest_file = folder / MANIFEST
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: found no such folder; expected a model folder with {MANIFEST}")
+    try:
+        text = manifest_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(f"{manifest_file}: not found; expected a model manifest; {_remedy(folder)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{manifest_file}: can't be read ({error}); expected UTF-8 JSON; {_remedy(folder)}") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelError(f"{manifest_file}: {_faults(error)}; {_remedy(folder)}") from error
+    for name, graph in manifest.graphs.items():
+        if not (folder / graph.file).is_file():
+            raise ModelError(f"{folder / graph.file}: not found; expected the graph `{name}`; {_remedy(folder)}")
+    for file, expected in manifest.weights.items():
+        if not (folder / file).is_file():
+            raise ModelError(
+                f"{folder / file}: not found; expected weights with SHA-256 {expected}; copy the folder again, whole"
+            )
+        found = sha256(folder / file)
+        if found != expected:
+            raise ModelError(
+                f"{folder / file}: found SHA-256 {found}, expected {expected}: damaged, or of another version; copy "
+                f"the folder again, or if the weights were meant to change, {_remedy(folder)}"
+            )
+    return Model(folder, manifest)
+
+
+def sha256(file: Path) -> str:
+    """Hex SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _remedy(folder: Path) -> str:
+    return f"write manifest and graphs anew with `python -m engines.export {folder}`"
+
+
+def _faults(error: ValidationError) -> str:
+    """All faults of a manifest in one line: key, what was found, what was expected."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "missing":
+            faults.append(f"key `{key}`: not there, expected a value")
+        elif fault["type"] == "extra_forbidden":
+            faults.append(f"key `{key}`: unknown, expected only the keys of this version")
+        elif fault["type"] == "json_invalid":
+            faults.append(f"not JSON ({fault['msg']})")
+        elif not key:
+            faults.append("key " + fault["msg"].removeprefix("Value error, "))
+        else:
+            faults.append(f"key `{key}`: found {fault['input']!r}, expected: {fault['msg']}")
+    return "; ".join(faults)
