@@ -27,7 +27,7 @@ app.add_typer(config_app, name="config")
 
 
 def main() -> None:
-    """Run the command line. Exit status: 0 · 1 failure · 2 usage · 69 unavailable · 74 corrupt input · 78 configuration."""
+    """Exit status: 0 · 1 failure · 2 usage · 69 unavailable · 74 corrupt input · 78 configuration or model."""
     try:
         app()
     except StillwatchError as error:

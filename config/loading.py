@@ -10,7 +10,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from config.document import Document, KeyPath, dotted, read_yaml
@@ -80,13 +80,17 @@ def section_at(path: KeyPath) -> type[BaseModel] | None:
     """The section whose keys stand under `path`, or None where any name may stand (camera ids, zone names)."""
     annotation: Any = Settings
     for part in path:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if _is_section(annotation):
             found = annotation.model_fields.get(str(part))
             annotation = None if found is None else _without_none(found.annotation)
         else:
             arguments = get_args(annotation)
             annotation = _without_none(arguments[-1]) if arguments else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return annotation if _is_section(annotation) else None
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, RootModel)
 
 
 def _without_none(annotation: Any) -> Any:
