@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Protocol
 
 from agent.capture.frame import Frame
@@ -11,7 +12,7 @@ from agent.capture.frame import Frame
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
     """What a source says of itself once open: size in pixels, frames a second, frame count (None = unknown or endless),
-    and whether it is live (frames come at their own time and can be lost)."""
+    and whether it is live (frames come at their own time and can be lost; so do those of a file that is paced)."""
 
     width: int
     height: int
@@ -34,3 +35,9 @@ class FrameSource(Protocol):
     def close(self) -> None:
         """Give back device, socket and memory. A second call does nothing."""
         ...
+
+    def __enter__(self) -> FrameSource: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

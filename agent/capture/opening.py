@@ -1,0 +1,170 @@
+"""From a URI to an open source: one table of schemes, one small function for each kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from agent.capture.clock import Clock, SystemClock
+from agent.capture.decoding import Kind, VideoInput
+from agent.capture.detached import DetachedSource
+from agent.capture.images import SUFFIXES, ImageSource
+from agent.capture.source import FrameSource
+from agent.capture.video import VideoSource
+from config.errors import ConfigError, CorruptInput, SourceError
+from config.redact import redact
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_DEVICE = re.compile(r"(?:v4l2:(?://)?)?(?P<path>/dev/video[^?]*)(?:\?(?P<query>.*))?")
+_DEVICE_OPTIONS = {"size": "video_size", "rate": "framerate", "format": "input_format"}
+_TCP = {"rtsp_transport": "tcp", "allowed_media_types": "video"}  # UDP loses packets, and every loss smears the picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the caller of `open_source` asked for."""
+
+    uri: str = field(repr=False)
+    name: str
+    source_id: str
+    paced: bool
+    fps: float | None
+    timeout_s: float
+    credentials: str | None = field(repr=False)
+    clock: Clock
+
+
+def open_source(
+    uri: str,
+    *,
+    source_id: str,
+    paced: bool | None = None,
+    fps: float | None = None,
+    timeout_s: float = 10.0,
+    credentials: str | None = None,
+    clock: Clock | None = None,
+) -> FrameSource:
+    """Open a camera, stream, file, folder of images or rendered scene.
+
+    uri: a path or `file:` URL (video, image, folder of images); `rtsp://`, `rtsps://`, `http://`, `https://`;
+    `/dev/videoN` with `?size=1280x720&rate=30&format=mjpeg` as wanted; `scene:NAME?seed=…`. paced: recorded video at
+    its own speed (it then counts as live: a slow reader loses frames) or as fast as it is read (False and None). Live
+    sources are live whatever is said here. fps: keep at most so many frames a second; `Frame.index` counts the others
+    too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
+    to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL.
+
+    Raises ConfigError (a URI that can't be used), SourceError (can't be reached now), CorruptInput (a file that is
+    there and can't be decoded). No message holds a credential.
+    """
+    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock or SystemClock())
+    if credentials is not None and not uri.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
+        raise ConfigError(f"{wanted.name}: credentials are for rtsp and http sources")
+    if _DEVICE.fullmatch(uri):
+        return _open_device(wanted)
+    scheme = _SCHEME.match(uri)
+    if scheme is None or Path(uri).exists():  # a file may well be called "12:30.mp4"
+        return _open_path(wanted, Path(uri))
+    opener = _OPENERS.get(scheme[1].lower())
+    if opener is None:
+        known = ", ".join(sorted(_OPENERS))
+        raise ConfigError(
+            f"{wanted.name}: no source of kind {scheme[1]!r}; expected a path, /dev/videoN or one of {known}"
+        )
+    return opener(wanted)
+
+
+def _open_path(wanted: _Wanted, path: Path) -> FrameSource:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{wanted.name}: {error.strerror}") from error
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        return ImageSource(path, source_id=wanted.source_id, paced=wanted.paced, fps=wanted.fps, clock=wanted.clock)
+    if path.is_file() and size == 0:
+        raise CorruptInput(f"{wanted.name}: the file is empty")
+    # "file:" keeps libav from taking a colon in the name for a protocol.
+    return _open_video(VideoInput(Kind.FILE, f"file:{path}", wanted.name), wanted)
+
+
+def _open_file_url(wanted: _Wanted) -> FrameSource:
+    parts = urlsplit(wanted.uri)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"{wanted.name}: a file URL names no host; write file:///path")
+    return _open_path(wanted, Path(unquote(parts.path)))
+
+
+def _open_stream(wanted: _Wanted) -> FrameSource:
+    parts = urlsplit(wanted.uri)
+    if not parts.hostname:
+        raise ConfigError(f"{wanted.name}: expected {parts.scheme}://HOST/…")
+    rtsp = parts.scheme.lower().startswith("rtsp")
+    url = _with_credentials(wanted.uri, wanted.credentials) if wanted.credentials is not None else wanted.uri
+    return _detached(
+        VideoInput(Kind.STREAM if rtsp else Kind.DOWNLOAD, url, wanted.name, options=_TCP if rtsp else {}), wanted
+    )
+
+
+def _open_device(wanted: _Wanted) -> FrameSource:
+    match = _DEVICE.fullmatch(wanted.uri)
+    if match is None:
+        raise ConfigError(f"{wanted.name}: expected /dev/videoN or v4l2:///dev/videoN")
+    options = dict(parse_qsl(match["query"] or "", keep_blank_values=True))
+    unknown = options.keys() - _DEVICE_OPTIONS.keys()
+    if unknown:
+        known = ", ".join(_DEVICE_OPTIONS)
+        raise ConfigError(f"{wanted.name}: unknown option {', '.join(sorted(unknown))}; expected {known}")
+    named = {_DEVICE_OPTIONS[key]: value for key, value in options.items()}
+    return _detached(VideoInput(Kind.DEVICE, match["path"], wanted.name, format="v4l2", options=named), wanted)
+
+
+def _open_video(video: VideoInput, wanted: _Wanted) -> FrameSource:
+    return VideoSource(
+        video,
+        source_id=wanted.source_id,
+        paced=wanted.paced,
+        fps=wanted.fps,
+        timeout_s=wanted.timeout_s,
+        clock=wanted.clock,
+    )
+
+
+def _detached(video: VideoInput, wanted: _Wanted) -> FrameSource:
+    return DetachedSource(partial(_open_video, video, wanted), name=wanted.name, timeout_s=wanted.timeout_s)
+
+
+def _with_credentials(url: str, credentials: str) -> str:
+    user, colon, password = credentials.partition(":")
+    if not user or not colon:
+        raise ConfigError(f"{redact(url)}: expected credentials of the form user:password")
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{quote(user, safe='')}:{quote(password, safe='')}@{host}").geturl()
+
+
+def _open_scene(wanted: _Wanted) -> FrameSource:
+    from agent.capture.scene.source import SceneSource
+
+    return SceneSource(wanted.uri, source_id=wanted.source_id, paced=wanted.paced)
+
+
+def _refuse_csi(wanted: _Wanted) -> FrameSource:
+    raise ConfigError(
+        f"{wanted.name}: a CSI camera needs an NVIDIA Jetson with jetson-utils, which this version does not use yet; "
+        "expected a path, rtsp://, http://, /dev/videoN or scene:"
+    )
+
+
+_OPENERS: Mapping[str, Callable[[_Wanted], FrameSource]] = {
+    "file": _open_file_url,
+    "rtsp": _open_stream,
+    "rtsps": _open_stream,
+    "http": _open_stream,
+    "https": _open_stream,
+    "v4l2": _open_device,
+    "scene": _open_scene,
+    "csi": _refuse_csi,
+}
