@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from agent.capture.scene.still import random_still
+from agent.capture.scene.world import Scene
 
-__all__ = ["random_still"]
+__all__ = ["Scene", "random_still"]

@@ -35,7 +35,7 @@ class Light:
 
 LIGHTING: dict[str, Light] = {
     "day": Light((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 0.38),
-    "dusk": Light((0.70, 0.61, 0.57), (0.92, 0.82, 0.77), 0.25),
+    "dusk": Light((0.70, 0.61, 0.57), (0.92, 0.85, 0.81), 0.25),
     "night": Light((0.27, 0.30, 0.38), (0.56, 0.60, 0.72), 0.2),
 }
 
@@ -66,7 +66,7 @@ def toward(colour: RGB, other: RGB, share: float) -> RGB:
 
 def individual(name: str, rng: np.random.Generator) -> RGB:
     """One individual's version of a nominal colour: slightly lighter or darker, slightly off in hue."""
-    off = rng.uniform(-9, 9, 3)
+    off = rng.uniform(-9, 9, 3) * (0.35 if name in ("white", "black") else 1.0)
     gain = float(rng.uniform(0.9, 1.05))
     base = NOMINAL[name]
     return shade((base[0] + float(off[0]), base[1] + float(off[1]), base[2] + float(off[2])), gain)

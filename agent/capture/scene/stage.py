@@ -32,6 +32,8 @@ def kinds_of(place: str) -> tuple[str, ...]:
 
 
 def colour_of(kind: str, rng: np.random.Generator) -> str:
-    """A colour that the kind is seen in."""
-    choices = COATS if kind in ANIMALS else COLOURS
-    return choices[int(rng.integers(len(choices)))]
+    """A colour that the kind is seen in; what animals never are comes oftener elsewhere, so that colours are balanced."""
+    if kind in ANIMALS:
+        return COATS[int(rng.integers(len(COATS)))]
+    weights = np.array([1.0 if c in COATS else 2.0 for c in COLOURS])
+    return COLOURS[int(rng.choice(len(COLOURS), p=weights / weights.sum()))]

@@ -14,7 +14,7 @@ from agent.capture.scene.truth import SceneTruth
 
 _PLACES = (("street", 0.38), ("yard", 0.36), ("office", 0.26))
 _COUNTS = (0.1, 0.28, 0.28, 0.2, 0.14)
-_WEIGHTS = {"person": 1.5, "car": 1.35, "truck": 1.35, "dog": 1.0, "cat": 1.0, "bag": 1.0}
+_WEIGHTS = {"person": 1.5, "car": 1.5, "truck": 1.35, "dog": 1.0, "cat": 1.0, "bag": 1.0}
 
 
 def random_still(rng: np.random.Generator, width: int = 640, height: int = 360) -> tuple[Image, SceneTruth, Labels]:
@@ -44,7 +44,7 @@ def _figures(place: str, rng: np.random.Generator, width: int, height: int) -> l
     placed: list[Figure] = []
     kind = ""
     for _ in range(count):
-        if not (twins and kind):
+        if not (twins and kind) or len(placed) == 3:
             kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         for _ in range(12):
             f = _one(len(placed) + 1, kind, place, rng, width, height)
@@ -98,7 +98,7 @@ def _action(kind: str, rng: np.random.Generator) -> str:
     if kind in VEHICLES:
         return "driving" if rng.random() < 0.5 else "parked"
     if kind == "person":
-        return ("walking", "standing", "lying", "falling")[int(rng.choice(4, p=[0.34, 0.3, 0.2, 0.16]))]
+        return ("walking", "standing", "lying", "falling")[int(rng.choice(4, p=[0.31, 0.28, 0.2, 0.21]))]
     return ("walking", "standing", "lying")[int(rng.integers(3))]
 
 

@@ -1,0 +1,71 @@
+"""One place seen by one camera between two cuts: backdrop, light, and the lives in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from agent.capture.scene.backdrop import paint
+from agent.capture.scene.camera import new_camera
+from agent.capture.scene.draw import Figure, Image, figure
+from agent.capture.scene.timeline import Actor, Timeline
+from agent.capture.scene.truth import LIGHTS
+
+
+class View:
+    """Times are the view's own seconds. `key` is its seed; None for light or weather lets the seed choose."""
+
+    def __init__(
+        self,
+        place: str,
+        key: tuple[int, ...],
+        size: tuple[int, int],
+        *,
+        light: str | None,
+        weather: str | None,
+        camera: str,
+        objects: int,
+        first_id: int = 0,
+    ) -> None:
+        rng = np.random.default_rng([*key, 0])
+        chosen = LIGHTS[int(rng.choice(3, p=[0.5, 0.2, 0.3]))]
+        rains = rng.random() < 0.2 and place != "office"
+        self.place, self.light = place, light or chosen
+        self.weather = weather or ("rain" if rains else "clear")
+        self.size = size
+        self.camera = new_camera(camera, rng, size)
+        width, height = self.camera.world
+        self.scale = height / 360.0
+        self.backdrop = paint(place, self.light, rng, width, height)
+        self.timeline = Timeline(place, key, width / self.scale, objects, first_id)
+
+    def figures(self, t: float) -> list[Figure]:
+        """Everybody of whom a part may be in the picture at a time, in picture pixels."""
+        found = []
+        for actor in self.timeline.between(t, t):
+            f = self.figure(actor, t)
+            if f is not None and f.box[0] < self.size[0] and f.box[0] + f.box[2] > 0:
+                found.append(f)
+        return found
+
+    def figure(self, actor: Actor, t: float) -> Figure | None:
+        """An actor as it looks at a time, in the picture or not; None outside its life."""
+        now = actor.at(t)
+        if now is None:
+            return None
+        pose, action = now
+        x, y = self.camera.offset(t)
+        at = replace(pose, x=pose.x * self.scale - x, y=pose.y * self.scale - y, size=pose.size * self.scale)
+        return figure(actor.id, actor.look, at, action)
+
+    def ground(self, t: float) -> Image:
+        """A fresh copy of the backdrop as the camera sees it, interpolated where it looks between pixels."""
+        w, h = self.size
+        x, y = self.camera.offset(t)
+        if x == int(x) and y == int(y):
+            return self.backdrop.image[int(y) : int(y) + h, int(x) : int(x) + w].copy()
+        shift = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(self.backdrop.image, shift, (w, h), flags=flags), dtype=np.uint8)
