@@ -1,0 +1,1 @@
+"""What the picture means: semantic change and anomaly, from token features and flow that are already there."""

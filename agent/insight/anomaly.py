@@ -1,0 +1,353 @@
+"""Anomaly, first form: what this camera has not seen at this place, by appearance or by motion.
+
+Two streams, each with a score per token: appearance (how far the token is from the Gaussian of its place) and motion
+(how improbable it is that this place moves, and moves so). A stream's frame score is the logarithm of the mean of its
+highest 1 % of cells, smoothed causally, and measured in the rarity that this camera's own history gives it; half of
+the allowed false alarms a day belong to each stream.
+
+An alarm begins when a stream stays past its limit for `min_duration_s` (two thresholds: once past the limit, staying
+above half-way counts) and ends when all have been below half-way for `clear_s`. Frames are learned `delay_s` after
+they were seen, and only if no alarm began meanwhile: the onset of an anomaly is never learned either. What stays for
+`accept_after_s` is the new normal: the alarm ends and its places start anew.
+
+While learning there are no alarms. A few minutes of a quiet camera teach that nothing ever happens here, so whatever
+enters afterwards is an anomaly; what passes by while it learns is normal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from math import exp, inf, log1p
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.insight.baseline import Appearance, Floats, Motion, project, projection_matrix
+from agent.insight.checks import require
+from agent.insight.hysteresis import Episode, Hysteresis
+from agent.insight.rarity import DAY_S, ScoreHistory
+from agent.insight.regions import CellBox, large_components, merge_close
+
+_TICK_S = 0.2
+_LONGEST_STEP_S = 1.0
+"""A longer silence between two frames is a gap, not normal time."""
+_SETTLE_SHARE = 0.4
+"""Part of the learning phase before scores are worth remembering."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalySettings:
+    """false_alarms_per_day: how many alarms a day normal life may raise. learn_s: normal time to see before the first
+    alarm. age_s: time after which what was learned fades. smoothing_s: time constant of the score. min_duration_s,
+    clear_s: how long an alarm must last to begin, and be over to end. accept_after_s: what stays so long is normal.
+    cut_grace_s: no alarm begins so soon after a scene cut. seed: of the random projection."""
+
+    false_alarms_per_day: float = 1.0
+    learn_s: float = 300.0
+    age_s: float = 6 * 3600.0
+    smoothing_s: float = 0.4
+    min_duration_s: float = 0.5
+    clear_s: float = 2.0
+    accept_after_s: float = 600.0
+    cut_grace_s: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rule = "more than 0, at most 100 a day"
+        require("anomaly.false_alarms_per_day", self.false_alarms_per_day, 0 < self.false_alarms_per_day <= 100, rule)
+        require("anomaly.learn_s", self.learn_s, self.learn_s >= 20, "20 s or more")
+        require("anomaly.age_s", self.age_s, self.age_s >= self.learn_s, "at least `learn_s`")
+        require("anomaly.smoothing_s", self.smoothing_s, self.smoothing_s > 0, "more than 0 s")
+        require("anomaly.min_duration_s", self.min_duration_s, self.min_duration_s >= 0, "0 s or more")
+        require("anomaly.clear_s", self.clear_s, self.clear_s >= 0, "0 s or more")
+        rule = "longer than `min_duration_s`"
+        require("anomaly.accept_after_s", self.accept_after_s, self.accept_after_s > self.min_duration_s, rule)
+        require("anomaly.cut_grace_s", self.cut_grace_s, self.cut_grace_s >= 0, "0 s or more")
+
+    @property
+    def delay_s(self) -> float:
+        """How long a frame waits before it is learned: an alarm that began in it is known by then."""
+        return self.min_duration_s + 5 * self.smoothing_s
+
+
+class Stream(str, Enum):
+    APPEARANCE = "appearance"
+    MOTION = "motion"
+
+
+class AnomalyPhase(str, Enum):
+    LEARNING = "learning"
+    WATCHING = "watching"
+    ALARM = "alarm"
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyState:
+    """Where an AnomalyModel stands. progress: of learning, 0–1. score: of the last frame, 0 = usual, 1 = the alarm
+    limit, no upper end; 0 while learning."""
+
+    phase: AnomalyPhase
+    progress: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyEvent:
+    """An alarm begins (`type` new) or ends (`end`, with the same `onset_s`).
+
+    onset_s, duration_s: on the clock of `update`. score: highest so far, 1 = the alarm limit. severity: 0.5 at the
+    limit, towards 1. streams: what is unusual, the more unusual first. regions: boxes in cells, at the highest score.
+    per_day: how often normal life scores that high; extrapolated: True when that is rarer than the time watched so
+    far can show. accepted: True when it ended because it stayed, and is normal from now on.
+    """
+
+    type: str
+    onset_s: float
+    duration_s: float
+    score: float
+    severity: float
+    streams: tuple[Stream, ...]
+    regions: tuple[CellBox, ...]
+    per_day: float
+    extrapolated: bool
+    accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """A moment of probably normal time that waits to be learned."""
+
+    at_s: float
+    dt_s: float
+    points: Floats
+    velocity: Floats | None
+    scores: dict[Stream, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Peak:
+    """The worst frame of an alarm so far: level and logarithmic score per stream, regions in cells."""
+
+    levels: dict[Stream, float]
+    scores: dict[Stream, float]
+    regions: tuple[CellBox, ...]
+
+    @property
+    def level(self) -> float:
+        return max(self.levels.values())
+
+
+class AnomalyModel:
+    """The normal of one camera. Built for a grid (rows, cols), features of `dim` dimensions, and `cell_px`, the
+    (width, height) of a cell in source pixels, which turns flow into cells per second."""
+
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        dim: int,
+        cell_px: tuple[float, float],
+        settings: AnomalySettings | None = None,
+    ) -> None:
+        self.grid, self.dim = grid, dim
+        self.settings = settings or AnomalySettings()
+        tokens = grid[0] * grid[1]
+        self.projection = projection_matrix(dim, self.settings.seed)
+        self.appearance = Appearance(tokens, self.projection.shape[1])
+        self.motion = Motion(grid)
+        self.history = {stream: ScoreHistory() for stream in Stream}
+        self.learned_s = 0.0
+        self._cell_px = np.array(cell_px, np.float32)
+        self._points = np.zeros((tokens, self.projection.shape[1]), np.float32)
+        self._velocity: Floats | None = None
+        self._cells = {stream: np.zeros(tokens, np.float32) for stream in Stream}
+        self._smooth: dict[Stream, float] = {}
+        self._alarm = Hysteresis(
+            enter=1.0, leave=0.5, min_duration_s=self.settings.min_duration_s, clear_s=self.settings.clear_s
+        )
+        self._told, self._onset_s = False, inf
+        self._peak: _Peak | None = None
+        self._level = 0.0
+        self._last_s = self._grace_until_s = -inf
+        self._waiting: deque[_Moment] = deque()
+        self._open_s = 0.0
+        self._open_scores: dict[Stream, float] = {}
+
+    @property
+    def state(self) -> AnomalyState:
+        progress = min(1.0, self.learned_s / self.settings.learn_s)
+        if progress < 1:
+            return AnomalyState(AnomalyPhase.LEARNING, progress, 0.0)
+        phase = AnomalyPhase.ALARM if self._told else AnomalyPhase.WATCHING
+        return AnomalyState(phase, 1.0, max(0.0, self._level))
+
+    def update(
+        self,
+        features: Floats,
+        now_s: float,
+        *,
+        encoded: NDArray[np.int64] | None = None,
+        motion: Floats | None = None,
+        changed: NDArray[np.bool_] | None = None,
+        cut: bool = False,
+        ignored: NDArray[np.bool_] | None = None,
+    ) -> AnomalyEvent | None:
+        """Take in one frame; the alarm that begins or ends with it, if one does.
+
+        features: float32 (T, D), accumulated; only read. encoded: flat slots whose features are new, None = all.
+        motion: float32 (T, 2), mean backward flow since the frame before in source pixels; None = not measured.
+        changed: bool (T,), tokens whose pixels changed: elsewhere nothing moves, whatever the flow says. cut: this
+        frame starts a new shot. ignored: bool (T,), tokens that never count.
+        """
+        first = self._last_s == -inf
+        gap_s = 0.0 if first else now_s - self._last_s
+        self._last_s = now_s
+        self._velocity = None if cut or gap_s <= 0 else self._to_velocity(motion, changed, gap_s)
+        self._score_cells(features, None if first or cut else encoded, ignored)
+        if cut:
+            self._smooth.clear()
+            self._grace_until_s = now_s + self.settings.cut_grace_s
+        scores = self._frame_scores(gap_s)
+        event = self._judge(scores, now_s) if self.learned_s >= self.settings.learn_s else None
+        self._learn(scores, now_s, min(gap_s, _LONGEST_STEP_S))
+        return event
+
+    def accept(self) -> AnomalyEvent | None:
+        """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
+        that was on, if one was."""
+        event = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
+        places = self._unusual_cells()
+        self.appearance.forget(places, self._points)
+        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, np.arange(len(self._points)))
+        if self._velocity is not None:
+            self.motion.forget(places, self._velocity)
+        self._smooth.clear()
+        self._alarm.cancel()
+        return event
+
+    def _to_velocity(self, motion: Floats | None, changed: NDArray[np.bool_] | None, gap_s: float) -> Floats | None:
+        """(T, 2) in cells per second, pointing where things go; None = unknown."""
+        if changed is not None and not changed.any():
+            return np.zeros((len(self._points), 2), np.float32)
+        if motion is None:
+            return None
+        velocity = motion / (-gap_s * self._cell_px)
+        return velocity if changed is None else velocity * changed[:, None]
+
+    def _score_cells(
+        self, features: Floats, encoded: NDArray[np.int64] | None, ignored: NDArray[np.bool_] | None
+    ) -> None:
+        places = np.arange(len(self._points)) if encoded is None else encoded
+        self._points[places] = project(features[places], self.projection)
+        self._cells[Stream.APPEARANCE][places] = self.appearance.score(self._points[places], places)
+        if self._velocity is not None:
+            self._cells[Stream.MOTION] = self.motion.score(self._velocity)
+        else:
+            self._cells[Stream.MOTION].fill(0)
+        if ignored is not None:
+            for cells in self._cells.values():
+                cells[ignored] = 0
+
+    def _frame_scores(self, gap_s: float) -> dict[Stream, float]:
+        """Logarithmic score of the frame by stream, smoothed over the past."""
+        keep = exp(-gap_s / self.settings.smoothing_s)
+        for stream, cells in self._cells.items():
+            top = max(1, len(cells) // 100)
+            score = log1p(float(np.partition(cells, -top)[-top:].mean()))
+            self._smooth[stream] = keep * self._smooth.get(stream, score) + (1 - keep) * score
+        return dict(self._smooth)
+
+    def _limits(self) -> dict[Stream, tuple[float, float]]:
+        """For each stream that has a history: the logarithmic scores that count as 0 (usual) and 1 (alarm)."""
+        share = self.settings.false_alarms_per_day / len(Stream)
+        known = {stream: history for stream, history in self.history.items() if history.usual < inf}
+        return {stream: (history.usual, history.limit(share, self._last_s)) for stream, history in known.items()}
+
+    def _judge(self, scores: dict[Stream, float], now_s: float) -> AnomalyEvent | None:
+        limits = self._limits()
+        levels = {stream: (scores[stream] - usual) / (limit - usual) for stream, (usual, limit) in limits.items()}
+        self._level = max(levels.values(), default=0.0)
+        if now_s < self._grace_until_s and not self._told:
+            self._alarm.cancel()
+            return None
+        episode = self._alarm.update(self._level, now_s)
+        if self._alarm.open and (self._peak is None or self._level > self._peak.level):
+            self._peak = _Peak(levels, scores, self._regions())
+        if episode is None:
+            self._peak = self._peak if self._alarm.open else None
+            return None
+        if not self._told:
+            self._told, self._onset_s = True, episode.onset_s
+            return self._event("new", episode)
+        if episode.ended:
+            return self._end(episode)
+        return self.accept() if now_s - episode.onset_s >= self.settings.accept_after_s else None
+
+    def _end(self, episode: Episode, *, accepted: bool = False) -> AnomalyEvent:
+        event = self._event("end", episode, accepted=accepted)
+        for stream in event.streams:
+            self.history[stream].add_alarm(self._peak_now().scores[stream], self._last_s)
+        self._told, self._peak = False, None
+        return event
+
+    def _event(self, kind: str, episode: Episode, *, accepted: bool = False) -> AnomalyEvent:
+        peak = self._peak_now()
+        streams = sorted((s for s, level in peak.levels.items() if level >= 1), key=lambda s: -peak.levels[s])
+        per_day = self.history[streams[0]].per_day(peak.scores[streams[0]])
+        return AnomalyEvent(
+            type=kind,
+            onset_s=episode.onset_s,
+            duration_s=episode.last_s - episode.onset_s,
+            score=peak.level,
+            severity=1 - 0.5 / peak.level,
+            streams=tuple(streams),
+            regions=peak.regions,
+            per_day=per_day,
+            extrapolated=per_day * self.history[streams[0]].span_s < DAY_S,
+            accepted=accepted,
+        )
+
+    def _peak_now(self) -> _Peak:
+        assert self._peak is not None, "an alarm has a peak"
+        return self._peak
+
+    def _unusual_cells(self) -> NDArray[np.bool_]:
+        """bool (T,): cells that alone are past half-way to the alarm limit of a stream."""
+        unusual = np.zeros(len(self._points), bool)
+        for stream, (usual, limit) in self._limits().items():
+            unusual |= np.log1p(self._cells[stream]) >= (usual + limit) / 2
+        return unusual
+
+    def _regions(self) -> tuple[CellBox, ...]:
+        _, boxes = large_components(self._unusual_cells().reshape(self.grid))
+        return tuple(merge_close(boxes))
+
+    def _learn(self, scores: dict[Stream, float], now_s: float, dt_s: float) -> None:
+        """Keep this moment until it is known that no alarm began in it, and learn the moments that are old enough."""
+        if self._told or now_s < self._grace_until_s:
+            self._waiting.clear()
+            self._open_scores.clear()
+            self._open_s = 0.0
+            return
+        if self._velocity is None:
+            scores = {Stream.APPEARANCE: scores[Stream.APPEARANCE]}
+        for stream, score in scores.items():
+            self._open_scores[stream] = max(score, self._open_scores.get(stream, score))
+        self._open_s += dt_s
+        if self._open_s >= _TICK_S:
+            moment = _Moment(now_s, self._open_s, self._points.copy(), self._velocity, self._open_scores)
+            self._waiting.append(moment)
+            self._open_s, self._open_scores = 0.0, {}
+        while self._waiting and self._waiting[0].at_s <= now_s - self.settings.delay_s:
+            self._learn_moment(self._waiting.popleft())
+
+    def _learn_moment(self, moment: _Moment) -> None:
+        age_s = self.settings.age_s
+        self.appearance.learn(moment.points, moment.dt_s, age_s)
+        if moment.velocity is not None:
+            self.motion.learn(moment.velocity, moment.dt_s, age_s)
+        if self.learned_s >= _SETTLE_SHARE * self.settings.learn_s:
+            for stream, score in moment.scores.items():
+                self.history[stream].add(score, moment.dt_s)
+        self.learned_s += moment.dt_s

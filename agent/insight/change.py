@@ -1,0 +1,253 @@
+"""Semantic change: has the meaning of the picture moved away from what was last described?
+
+Each token's accumulated feature is compared with its value when the scene was last described (cosine distance). Against
+the *previous frame* slow change never shows; against the last description it adds up until it is told.
+
+A token drifts when its distance passes `enter`, or `noise_factor` times its own noise if that is more: what a swaying
+tree does to its tokens within a second is learned per token from the 90th percentile of one-second distances. Steps
+of that running percentile are bounded, so a passing person hardly moves it, and a slow drift, small within any one
+second, doesn't feed it at all. It drifts until the distance is below `leave` times that limit (hysteresis). A change
+is told when a connected area of drifted tokens has been there for `persist_s`, at most once in `min_interval_s`; one
+that lingers between the two limits is told once `max_interval_s` has passed since the last description. A scene cut
+is itself one change; cuts that follow within `min_interval_s` are told as one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.insight.checks import require
+from agent.insight.regions import CellBox, large_components, merge_close
+
+_NOISE_EVERY_S = 1.0
+_NOISE_PERCENTILE = 0.9
+_NOISE_STEP = 0.3
+"""Largest step of the logarithm of a token's noise at one sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """enter: cosine distance (0–2) from which a token has drifted. leave: share of its limit below which it is back.
+    noise_factor: limit in units of the token's own noise, where that is more than `enter`. min_cells: smallest
+    connected area in tokens. persist_s, persist_frames: how long it must be there. min_interval_s: least time between
+    two changes. max_interval_s: after this long without a description, a change below the limit is told too.
+    warm_up_s: time to learn the noise at the start and after a cut, during which only cuts are told."""
+
+    enter: float = 0.15
+    leave: float = 0.6
+    noise_factor: float = 2.5
+    min_cells: int = 3
+    persist_s: float = 0.7
+    persist_frames: int = 3
+    min_interval_s: float = 5.0
+    max_interval_s: float = 600.0
+    warm_up_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        require("change.enter", self.enter, 0 < self.enter < 2, "a cosine distance above 0 and below 2")
+        require("change.leave", self.leave, 0 < self.leave < 1, "a share of `enter` above 0 and below 1")
+        require("change.noise_factor", self.noise_factor, self.noise_factor >= 1, "1 or more")
+        require("change.min_cells", self.min_cells, self.min_cells >= 1, "1 token or more")
+        require("change.persist_s", self.persist_s, self.persist_s >= 0, "0 s or more")
+        require("change.persist_frames", self.persist_frames, self.persist_frames >= 1, "1 frame or more")
+        require("change.warm_up_s", self.warm_up_s, self.warm_up_s >= 0, "0 s or more")
+        require("change.min_interval_s", self.min_interval_s, self.min_interval_s >= 0, "0 s or more")
+        rule = "longer than `min_interval_s`"
+        require("change.max_interval_s", self.max_interval_s, self.max_interval_s > self.min_interval_s, rule)
+
+
+class ChangeKind(str, Enum):
+    """drift: part of the picture no longer means what was described. cut: the whole picture was replaced."""
+
+    DRIFT = "drift"
+    CUT = "cut"
+
+
+class ChangePhase(str, Enum):
+    """warming_up: the noise isn't known yet. steady: nothing to tell. drifting: something differs and isn't told yet.
+    told: it was told and waits for `described`."""
+
+    WARMING_UP = "warming_up"
+    STEADY = "steady"
+    DRIFTING = "drifting"
+    TOLD = "told"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeState:
+    """Where a SemanticChange stands. progress: of the warm-up, 0–1. area_share: tokens that drift now, 0–1."""
+
+    phase: ChangePhase
+    progress: float
+    area_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One semantic change, ready to be told.
+
+    onset_s: when it was first seen, on the clock of `update`. regions: boxes in cells, largest connected area first.
+    distance: mean cosine distance of the changed tokens from the description, 0–2. area_share: changed tokens of all,
+    0–1.
+    """
+
+    kind: ChangeKind
+    onset_s: float
+    regions: tuple[CellBox, ...]
+    distance: float
+    area_share: float
+
+
+class SemanticChange:
+    """Watches one camera's accumulated tokens. `grid` is (rows, cols); times are seconds on one monotonic clock."""
+
+    def __init__(self, grid: tuple[int, int], settings: ChangeSettings | None = None) -> None:
+        self._grid = grid
+        self._settings = settings or ChangeSettings()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as after a loss of the picture. The next frame starts a new warm-up and is no change."""
+        self._reference: NDArray[np.float32] | None = None
+        self._started_s = self._now_s = -np.inf
+        self._described_s = self._last_change_s = -np.inf
+        self._untold_cut_s: float | None = None
+        self._begin_scene()
+
+    def update(
+        self,
+        features: NDArray[np.float32],
+        now_s: float,
+        *,
+        cut: bool = False,
+        ignored: NDArray[np.bool_] | None = None,
+    ) -> Change | None:
+        """Take in one frame and say whether there is a change to tell.
+
+        features: float32 (T, D), accumulated, row-major over the grid; only read. cut: this frame starts a new shot,
+        and `features` hold nothing from before it. ignored: bool (T,), tokens that never count (clocks, padding).
+        """
+        unit = _unit(features)
+        self._now_s = now_s
+        if cut and self._reference is not None:
+            distance = float(_distance(unit, self._reference).mean())
+            if self._untold_cut_s is None:
+                self._untold_cut_s, self._cut_distance = now_s, distance
+        if cut or self._reference is None:
+            self._begin_scene()
+            self._reference, self._started_s = unit, now_s
+        self._learn_noise(unit, now_s)
+        if self._untold_cut_s is not None and self._interval_over():
+            return self._tell_cut()
+        if self._warming_up():
+            if not self._described_in_scene:
+                self._reference = unit
+            return None
+        return self._drift(unit, ignored)
+
+    def described(self, features: NDArray[np.float32]) -> None:
+        """Take `features` (T, D) as the state that people have been told of. Call it with the tokens of the frame
+        that was described, when the event goes out."""
+        self._reference = _unit(features)
+        self._described_s = self._now_s
+        self._described_in_scene = True
+        self._clear()
+
+    @property
+    def state(self) -> ChangeState:
+        warm_up = self._settings.warm_up_s
+        progress = 1.0 if warm_up == 0 else float(np.clip((self._now_s - self._started_s) / warm_up, 0, 1))
+        if self._reference is None:
+            return ChangeState(ChangePhase.WARMING_UP, 0.0, 0.0)
+        if self._warming_up():
+            phase = ChangePhase.WARMING_UP
+        elif self._onset_s is None:
+            phase = ChangePhase.STEADY
+        else:
+            phase = ChangePhase.TOLD if self._told else ChangePhase.DRIFTING
+        return ChangeState(phase, progress, float(self._drifted.mean()))
+
+    def _begin_scene(self) -> None:
+        self._noise: NDArray[np.float32] | None = None
+        self._sample: NDArray[np.float32] | None = None
+        self._sample_s = -np.inf
+        self._described_in_scene = False
+        self._clear()
+
+    def _clear(self) -> None:
+        self._drifted = np.zeros(self._grid, bool)
+        self._onset_s: float | None = None
+        self._frames = 0
+        self._told = False
+
+    def _warming_up(self) -> bool:
+        return self._now_s - self._started_s < self._settings.warm_up_s
+
+    def _interval_over(self) -> bool:
+        return self._now_s - self._last_change_s >= self._settings.min_interval_s
+
+    def _learn_noise(self, unit: NDArray[np.float32], now_s: float) -> None:
+        """Move each token's running percentile of one-second distances by one bounded step."""
+        if now_s - self._sample_s < _NOISE_EVERY_S:
+            return
+        if self._sample is not None:
+            moved = np.maximum(_distance(unit, self._sample), 1e-6)
+            if self._noise is None:
+                self._noise = moved
+            else:
+                step = np.where(moved > self._noise, _NOISE_PERCENTILE, _NOISE_PERCENTILE - 1) * _NOISE_STEP
+                self._noise *= np.exp(step, dtype=np.float32)
+        self._sample, self._sample_s = unit, now_s
+
+    def _tell_cut(self) -> Change:
+        assert self._untold_cut_s is not None
+        onset_s, self._untold_cut_s = self._untold_cut_s, None
+        self._last_change_s = self._now_s
+        rows, cols = self._grid
+        return Change(ChangeKind.CUT, onset_s, ((0, 0, cols, rows),), self._cut_distance, 1.0)
+
+    def _drift(self, unit: NDArray[np.float32], ignored: NDArray[np.bool_] | None) -> Change | None:
+        settings = self._settings
+        assert self._reference is not None
+        distance = _distance(unit, self._reference)
+        limit = np.full_like(distance, settings.enter)
+        if self._noise is not None:
+            np.maximum(limit, settings.noise_factor * self._noise, out=limit)
+        since_s = self._now_s - max(self._described_s, self._started_s)
+        enter = settings.leave if since_s >= settings.max_interval_s else 1.0
+        ratio = (distance / limit).reshape(self._grid)
+        if ignored is not None:
+            ratio[ignored.reshape(self._grid)] = 0
+        drifted = (ratio >= enter) | (self._drifted & (ratio >= settings.leave))
+        areas, boxes = large_components(drifted, settings.min_cells)
+        if not boxes:
+            self._clear()
+            self._drifted = drifted
+            return None
+        self._drifted = drifted
+        if self._onset_s is None:
+            self._onset_s = self._now_s
+        self._frames += 1
+        persists = self._frames >= settings.persist_frames and self._now_s - self._onset_s >= settings.persist_s
+        if self._told or not persists or not self._interval_over():
+            return None
+        self._told = True
+        self._last_change_s = self._now_s
+        mean = float(distance[areas.reshape(-1)].mean())
+        return Change(ChangeKind.DRIFT, self._onset_s, tuple(merge_close(boxes)), mean, float(areas.mean()))
+
+
+def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of the rows at length 1; a row of zeros stays zero."""
+    norm = np.sqrt(np.einsum("td,td->t", features, features))[:, None]
+    return np.asarray(features / np.maximum(norm, 1e-12), dtype=np.float32)
+
+
+def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine distance 0–2 of the rows of two unit matrices, as half the squared chord: exact also where it is tiny."""
+    chord = a - b
+    return np.asarray(np.einsum("td,td->t", chord, chord) / 2, dtype=np.float32)

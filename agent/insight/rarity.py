@@ -1,0 +1,97 @@
+"""How rare is a score? Each camera's own past scores, turned into "so many times a day".
+
+Peaks over threshold (Pickands; Siffer et al. 2017) on block maxima: time is cut in blocks of 2 s, each gives its
+highest score, and the excesses of the highest 2·√n blocks over the next lower one are taken to fall off
+exponentially. Scores come in as logarithms, so this is a Pareto tail of the score itself, the careful choice when its
+true form is unknown.
+
+Honesty: five minutes of history say little about what happens once a day. The fitted scale is raised by one standard
+error (1/√k), which keeps a short history quiet rather than loud, and `span_s` says how much was watched. Blocks in a
+row depend on one another, so there are fewer alarms than blocks above the limit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from math import ceil, exp, inf, log, sqrt
+
+import numpy as np
+
+DAY_S = 86_400.0
+BLOCK_S = 2.0
+LEAST_BLOCKS = 5
+_BLOCKS_A_DAY = DAY_S / BLOCK_S
+_LEAST_SCALE = 0.05
+"""Smallest scale of the tail: a score that is five per cent higher is never called rarer than 1/e."""
+
+
+class ScoreHistory:
+    """The highest scores of each 2 s of the last day of normal time, and the alarms raised in the last day.
+
+    blocks: the maxima, oldest first. alarms: (time, peak score); times are seconds on the clock of the caller.
+    """
+
+    def __init__(self, blocks: Iterable[float] = (), alarms: Iterable[tuple[float, float]] = ()) -> None:
+        self.blocks = deque(blocks, maxlen=int(_BLOCKS_A_DAY))
+        self.alarms = list(alarms)
+        self._open_s, self._open_max = 0.0, -inf
+        self._start = self._scale = self._share = 0.0
+        self._since_fit = 0
+        self._fit()
+
+    @property
+    def span_s(self) -> float:
+        """Seconds of normal time behind every statement made here."""
+        return len(self.blocks) * BLOCK_S
+
+    def add(self, score: float, dt_s: float) -> None:
+        """Take in `dt_s` seconds of normal time whose highest score was `score`."""
+        self._open_max = max(self._open_max, score)
+        self._open_s += dt_s
+        if self._open_s < BLOCK_S:
+            return
+        self.blocks.append(self._open_max)
+        self._open_s, self._open_max = 0.0, -inf
+        self._since_fit += 1
+        if self._since_fit > len(self.blocks) // 50:  # a full day is sorted anew every half hour, a young one at once
+            self._fit()
+
+    def add_alarm(self, peak: float, now_s: float) -> None:
+        """Remember that an alarm with this highest score was raised."""
+        self.alarms = [(at, score) for at, score in self.alarms if now_s - at < DAY_S] + [(now_s, peak)]
+
+    def per_day(self, score: float) -> float:
+        """How many normal blocks a day score at least this much: counted where there are such, extrapolated above."""
+        if score >= self._start:
+            return _BLOCKS_A_DAY * self._share * exp(-(score - self._start) / self._scale)
+        return _BLOCKS_A_DAY * float(np.mean(np.fromiter(self.blocks, np.float64) >= score))
+
+    def limit(self, per_day: float, now_s: float) -> float:
+        """The score that normal time passes `per_day` times a day.
+
+        Alarms are never counted as normal time, so a camera whose normal has changed (installed at night, now it is
+        morning) could ring all day. Hence a bound: after a Poisson upper limit of alarms within a day, `per_day` +
+        3·√ + 2, the next has to be stronger than the weakest of the strongest so many.
+        """
+        fitted = self._start + self._scale * max(0.0, log(_BLOCKS_A_DAY * self._share / per_day))
+        allowed = ceil(per_day + 3 * sqrt(per_day) + 2)
+        peaks = sorted((score for at, score in self.alarms if now_s - at < DAY_S), reverse=True)
+        return max(fitted, peaks[allowed - 1]) if len(peaks) >= allowed else fitted
+
+    @property
+    def usual(self) -> float:
+        """Where the tail begins: scores below it come many times a day."""
+        return self._start
+
+    def _fit(self) -> None:
+        self._since_fit = 0
+        n = len(self.blocks)
+        if n < LEAST_BLOCKS:
+            self._start, self._scale, self._share = inf, _LEAST_SCALE, 1.0
+            return
+        k = min(n - 1, ceil(2 * sqrt(n)))
+        highest = np.sort(np.fromiter(self.blocks, np.float64))[n - k - 1 :]
+        self._start, self._share = float(highest[0]), k / n
+        excess = float(np.mean(highest[1:] - highest[0]))
+        self._scale = max(excess * (1 + 1 / sqrt(k)), _LEAST_SCALE)

@@ -1,0 +1,81 @@
+"""From a boolean map over the token grid to boxes: in cells, then in source pixels. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CellBox = tuple[int, int, int, int]
+"""(column, row, columns, rows) of a rectangle of grid cells."""
+
+PixelBox = tuple[int, int, int, int]
+"""(x, y, w, h) in source pixels."""
+
+
+def large_components(mask: NDArray[np.bool_], min_cells: int = 1) -> tuple[NDArray[np.bool_], list[CellBox]]:
+    """The 8-connected components of `mask` (rows, cols) that have at least `min_cells` cells.
+
+    Returns the mask reduced to these components, and their bounding boxes in cells, largest component first.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = [label for label in range(1, count) if areas[label] >= min_cells]
+    kept.sort(key=lambda label: -int(areas[label]))
+    boxes = [_box(*stats[label, :4]) for label in kept]
+    return np.isin(labels, kept), boxes
+
+
+def merge_close(boxes: Iterable[CellBox], gap: int = 1) -> list[CellBox]:
+    """Join boxes with at most `gap` cells between them, repeatedly, so that one thing seen in pieces is one region."""
+    merged: list[CellBox] = []
+    for box in boxes:
+        while (near := next((other for other in merged if _gap(box, other) <= gap), None)) is not None:
+            merged.remove(near)
+            box = _union(box, near)
+        merged.append(box)
+    return merged
+
+
+def stretched_cells(grid: tuple[int, int], frame_size: tuple[int, int]) -> NDArray[np.float32]:
+    """Source-pixel box (x, y, w, h) of every token, float32 (rows · cols, 4), when the model sees the whole frame
+    stretched to its square. `frame_size` is (width, height)."""
+    rows, cols = grid
+    width, height = frame_size[0] / cols, frame_size[1] / rows
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    size = np.ones(rows * cols)
+    return np.stack([col * width, row * height, size * width, size * height], axis=1).astype(np.float32)
+
+
+def cells_to_source(
+    box: CellBox, grid: tuple[int, int], cells: NDArray[np.float32], frame_size: tuple[int, int]
+) -> PixelBox:
+    """The smallest box of whole source pixels that covers a box of cells, cut at the frame's border.
+
+    `cells` is float32 (T, 4): the source-pixel box (x, y, w, h) of each token, whatever resize or slide of the grid
+    made it. A box of cells that look outside the picture only (padding) comes back with no width or no height.
+    """
+    col, row, width, height = box
+    inside = cells.reshape(*grid, 4)[row : row + height, col : col + width].reshape(-1, 4)
+    low = np.floor(inside[:, :2].min(axis=0) + 1e-3)
+    high = np.ceil((inside[:, :2] + inside[:, 2:]).max(axis=0) - 1e-3)
+    (x0, y0), (x1, y1) = np.clip([low, high], 0, frame_size).astype(int)
+    return _box(x0, y0, x1 - x0, y1 - y0)
+
+
+def _box(x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
+    return int(x), int(y), int(w), int(h)
+
+
+def _gap(a: CellBox, b: CellBox) -> int:
+    """Cells between two boxes along the axis on which they are farther apart; 0 or less = touching or overlapping."""
+    across = max(a[0], b[0]) - min(a[0] + a[2], b[0] + b[2])
+    down = max(a[1], b[1]) - min(a[1] + a[3], b[1] + b[3])
+    return max(across, down)
+
+
+def _union(a: CellBox, b: CellBox) -> CellBox:
+    x, y = min(a[0], b[0]), min(a[1], b[1])
+    return x, y, max(a[0] + a[2], b[0] + b[2]) - x, max(a[1] + a[3], b[1] + b[3]) - y
