@@ -79,8 +79,10 @@ class _Canvas:
         cv2.ellipse(self.image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA, 4)
 
 
-def paint(place: str, light: str, rng: np.random.Generator, width: int, height: int) -> Backdrop:
-    """Paint a place of the given size in pixels."""
+def paint(
+    place: str, light: str, rng: np.random.Generator, width: int, height: int, exposure: Band = (0.92, 1.04)
+) -> Backdrop:
+    """Paint a place of the given size in pixels; the gain of the whole picture is drawn from `exposure`."""
     canvas = _Canvas(width, height)
     lamps = _PAINTERS[place](canvas, rng, light)
     image = _textured(canvas.image, rng)
@@ -90,10 +92,10 @@ def paint(place: str, light: str, rng: np.random.Generator, width: int, height: 
         ground, figure = toward(ground, (0.8, 0.78, 0.72), 0.45), toward(figure, (0.92, 0.9, 0.86), 0.5)
         if light == "day":
             ground, figure = (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)
-    exposure = float(rng.uniform(0.92, 1.04))
-    image = _lit(image, shade_gain(ground, exposure), lamps if light == "night" else [], canvas.scale)
+    gain = float(rng.uniform(*exposure))
+    image = _lit(image, shade_gain(ground, gain), lamps if light == "night" else [], canvas.scale)
     pools = tuple((x * canvas.scale, y * canvas.scale, r * canvas.scale) for x, y, r in lamps) if light == "night" else ()
-    return Backdrop(image, shade_gain(figure, exposure), given.shadow * (0.6 if place == "office" else 1.0), pools)
+    return Backdrop(image, shade_gain(figure, gain), given.shadow * (0.6 if place == "office" else 1.0), pools)
 
 
 def shade_gain(gain: RGB, by: float) -> RGB:

@@ -25,7 +25,7 @@ def random_still(rng: np.random.Generator, width: int = 640, height: int = 360) 
     place = _PLACES[int(rng.choice(3, p=[p for _, p in _PLACES]))][0]
     light = ("day", "dusk", "night")[int(rng.choice(3, p=[0.45, 0.25, 0.3]))]
     weather = "rain" if place != "office" and rng.random() < 0.2 else "clear"
-    backdrop = paint(place, light, rng, width, height)
+    backdrop = paint(place, light, rng, width, height, exposure=(0.76, 1.05))  # as scenes dim
     figures = _figures(place, rng, width, height)
     image = backdrop.image
     draw_figures(image, figures, backdrop, (0.0, 0.0))
@@ -68,7 +68,7 @@ def _one(id: int, kind: str, place: str, rng: np.random.Generator, width: int, h
     action = _action(kind, rng)
     y = _line(action, GROUNDS[place], rng)
     size = size_at(kind, y) * float(rng.uniform(0.92, 1.08))
-    tilt = {"lying": pi / 2, "falling": float(rng.uniform(0.5, 1.1))}.get(action, 0.0) if kind == "person" else 0.0
+    tilt = {"lying": pi / 2, "falling": float(rng.uniform(0.35, 1.25))}.get(action, 0.0) if kind == "person" else 0.0
     if action == "lying":
         tilt *= float(rng.uniform(0.95, 1.02))
     facing = 1 if rng.random() < 0.5 else -1

@@ -88,8 +88,9 @@ class Actor:
             low=leg.low[0] + (leg.low[1] - leg.low[0]) * share,
         )
         action = leg.action
-        if action == "rising":
-            action = "lying" if tilt > 0.9 else "standing"
+        if action in ("falling", "rising"):  # what it looks like decides at both ends of the movement
+            midway = "falling" if action == "falling" else "lying" if tilt > 0.9 else "standing"
+            action = "standing" if tilt < 0.3 else "lying" if tilt > 1.35 else midway
         return pose, action
 
 
