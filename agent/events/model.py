@@ -1,0 +1,276 @@
+"""Every document that Stillwatch publishes, as a frozen model with a JSON Schema.
+
+    News ──(an id, a number, a time)──▶ Event        what happened, not retained
+    CameraState, BoxStatus                           how things are, retained
+    CommandResult                                    the answer to a command
+
+A part that sees something says it as `News` (`Anomaly`, `SemanticChange`, `Health`); the event book turns it into an
+`Event`. An event is told whole each time: `new`, any number of `update`s that complete it, and `end` where it has one,
+all under one id and each under the camera's next `seq`. Boxes are `[x, y, w, h]` in source pixels beside `frame_size`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    TypeAdapter,
+    WithJsonSchema,
+)
+
+from engines.plan import Mode
+
+
+def _utc_milliseconds(stamp: datetime) -> datetime:
+    utc = stamp.astimezone(timezone.utc)
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+def rfc3339(stamp: datetime) -> str:
+    """`2026-01-31T12:00:00.250Z`."""
+    return stamp.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _well_formed(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(_utc_milliseconds),
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Text = Annotated[str, AfterValidator(_well_formed)]
+Pixels = Annotated[int, Field(ge=0)]
+Box = tuple[Pixels, Pixels, Pixels, Pixels]
+Size = tuple[Pixels, Pixels]
+
+
+class Severity(str, Enum):
+    """How much an event matters; `rank` rises with it. A full outbox drops the lowest first."""
+
+    INFO = "info"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        return list(Severity).index(self)
+
+
+class EventType(str, Enum):
+    """Which telling of an event this is."""
+
+    NEW = "new"
+    UPDATE = "update"
+    END = "end"
+
+
+class Condition(str, Enum):
+    """What can be wrong with a camera."""
+
+    LOST = "lost"
+    FROZEN = "frozen"
+    COVERED = "covered"
+    MOVED = "moved"
+    DEGRADED = "degraded"
+
+
+class Document(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
+
+
+class News(Document):
+    """What a part of the agent has to say of one camera. Raises pydantic's ValidationError on a wrong field.
+
+    regions: the most important box first. pending: what will follow in an update, e.g. `text`. evidence: the named
+    numbers that led here. degraded: what is missing from this event and why, as sentences.
+    """
+
+    camera: str
+    frame_ts: Timestamp | None = None
+    frame_size: Size | None = None
+    regions: tuple[Box, ...] = ()
+    zones: tuple[str, ...] = ()
+    score: Annotated[float, Field(ge=0)] | None = None
+    severity: Severity = Severity.INFO
+    text: Text = ""
+    pending: tuple[str, ...] = ()
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+    degraded: tuple[Text, ...] = ()
+
+
+class Anomaly(News):
+    """Something looks or moves as it never did here."""
+
+    kind: Literal["anomaly"] = "anomaly"
+    severity: Severity = Severity.MEDIUM
+
+
+class SemanticChange(News):
+    """The scene means something else than when it was last described."""
+
+    kind: Literal["semantic_change"] = "semantic_change"
+    before_text: Text = ""
+    after_text: Text = ""
+    distance: Annotated[float, Field(ge=0)]
+
+
+class Health(News):
+    """A camera can't be trusted now; `end` says that it can again."""
+
+    kind: Literal["health"] = "health"
+    severity: Severity = Severity.MEDIUM
+    condition: Condition
+
+
+class Media(Document):
+    """Files beside the event, relative to the folder of events; null where there is none."""
+
+    snapshot: str | None = None
+
+
+class _Heading(Document):
+    v: Literal[1] = 1
+    id: str
+    type: EventType
+    seq: Annotated[int, Field(ge=0)]
+    ts: Timestamp
+    device: str
+
+
+class Event(News, _Heading):
+    """One telling of an event.
+
+    seq: rises by one with every telling of this camera, over restarts too; 0 when the disk refused to keep it.
+    ts: when this was said; frame_ts: when the picture was captured. region: the first of `regions`.
+    replayed: sent late (`age_s` seconds after `ts`) or by a later run of the agent than the one that saw it.
+    """
+
+    region: Box | None = None
+    media: Media = Media()
+    replayed: bool = False
+    age_s: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AnomalyEvent(Anomaly, Event):
+    """`<camera>/alert`."""
+
+
+class SemanticChangeEvent(SemanticChange, Event):
+    """`<camera>/change`."""
+
+
+class HealthEvent(Health, Event):
+    """`<camera>/health`."""
+
+
+AnyNews = Anomaly | SemanticChange | Health
+AnyEvent = Annotated[AnomalyEvent | SemanticChangeEvent | HealthEvent, Field(discriminator="kind")]
+EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+
+def event(
+    news: AnyNews, *, event_id: str, type: EventType, ts: datetime, device: str, snapshot: str | None = None
+) -> AnyEvent:
+    """One telling of `news`, not numbered yet (`seq` 0)."""
+    heading = {"id": event_id, "type": type, "seq": 0, "ts": ts, "device": device}
+    region = news.regions[0] if news.regions else None
+    return EVENT.validate_python({**dict(news), **heading, "region": region, "media": Media(snapshot=snapshot)})
+
+
+class CameraState(Document):
+    """`<camera>/state`: how things are in front of one camera, for dashboards. Retained.
+
+    motion: mean flow per patch / 20 px, 0 to 1. learning: the anomaly model does not judge yet. fidelity: mean cosine
+    with a full encode, null until measured. mode: how the last frame was handled, null before the first.
+    """
+
+    v: Literal[1] = 1
+    ts: Timestamp
+    device: str
+    camera: str
+    enabled: bool
+    motion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    anomaly: bool = False
+    score: Annotated[float, Field(ge=0)] | None = None
+    learning: bool = True
+    text: Text = ""
+    mode: Mode | None = None
+    fps: Annotated[float, Field(ge=0)] = 0.0
+    fidelity: float | None = None
+
+
+class BoxStatus(Document):
+    """`status`: the agent itself. Retained. boot_id changes and seq restarts with every start of the agent.
+
+    degraded: what does not work as it should, as sentences. queue_depth: messages that wait for the broker.
+    dropped: what was lost, by cause.
+    """
+
+    v: Literal[1] = 1
+    ts: Timestamp
+    device: str
+    version: str
+    boot_id: str
+    seq: Annotated[int, Field(ge=0)]
+    uptime_s: Annotated[float, Field(ge=0)]
+    backend: str
+    degraded: tuple[Text, ...] = ()
+    queue_depth: Annotated[int, Field(ge=0)] = 0
+    dropped: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+
+
+class CommandResult(Document):
+    """`cmd/<name>/result`, or the response topic of the command. error: a sentence, null when ok."""
+
+    v: Literal[1] = 1
+    ts: Timestamp
+    device: str
+    command: str
+    request_id: str | None = None
+    ok: bool
+    result: dict[str, JsonValue] = Field(default_factory=dict)
+    error: Text | None = None
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema of every published document as it is sent, by name."""
+    adapters: dict[str, TypeAdapter[Any]] = {
+        "event": EVENT,
+        **{
+            name: TypeAdapter(model)
+            for name, model in {
+                "anomaly": AnomalyEvent,
+                "semantic_change": SemanticChangeEvent,
+                "health": HealthEvent,
+                "camera_state": CameraState,
+                "status": BoxStatus,
+                "command_result": CommandResult,
+            }.items()
+        },
+    }
+    return {name: adapter.json_schema(mode="serialization") for name, adapter in adapters.items()}
+
+
+def new_id(now_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int], int] = secrets.randbits) -> str:
+    """A UUID version 7 (RFC 9562): unique, and ids sort by the millisecond they were made in."""
+    milliseconds = now_ns() // 1_000_000 & (1 << 48) - 1
+    return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | random_bits(12) << 64 | 2 << 62 | random_bits(62)))

@@ -1,0 +1,332 @@
+"""Events on disk before anything is sent: a SQLite queue that survives SIGKILL and power cuts.
+
+`append` returns when the event is in the write-ahead log and the log is on the disk (WAL, synchronous=FULL). From
+then on it is kept until it is delivered, and after that as history until `prune`. Every camera's `seq` is counted in
+the same transaction, so it rises strictly over restarts and never names two documents.
+
+The outbox is bounded: above `max_bytes` of documents it forgets history first (oldest first), then what waits, least
+severe and oldest first, and counts those. A full disk is met the same way; free pages and log space are set aside at
+the start, so that a disk filled by others does not stop alerts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from agent.events.model import AnyEvent
+from config.errors import ConfigError
+
+log = structlog.get_logger()
+
+SCHEMA_VERSION = 1
+_RESERVE_BYTES = 1 << 20
+_PENDING, _DELIVERED, _QUARANTINED = 0, 1, 2
+_TABLES = (
+    """CREATE TABLE event(
+        row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, camera TEXT NOT NULL, seq INTEGER NOT NULL,
+        kind TEXT NOT NULL, type TEXT NOT NULL, topic TEXT NOT NULL, severity INTEGER NOT NULL,
+        document TEXT NOT NULL, bytes INTEGER NOT NULL,
+        run TEXT NOT NULL, stored REAL NOT NULL, monotonic REAL NOT NULL,
+        state INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, reason TEXT, UNIQUE(camera, seq))""",
+    "CREATE INDEX waiting ON event(row) WHERE state = 0",
+    "CREATE INDEX least_severe ON event(severity, row) WHERE state = 0",
+    "CREATE INDEX settled ON event(row) WHERE state != 0",
+    "CREATE INDEX by_id ON event(id, row)",
+    "CREATE TABLE camera(name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE counter(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One event that waits. document: as it was accepted. age_s: since it was accepted, by the monotonic clock when
+    this run accepted it. earlier_run: an earlier run of the agent accepted it. tries: how often it was refused."""
+
+    row: int
+    camera: str
+    topic: str
+    document: dict[str, Any]
+    size: int
+    age_s: float
+    earlier_run: bool
+    tries: int
+
+
+class Outbox:
+    """The queue in one file. Every method is safe from any thread; one process at a time (`StateLock`).
+
+    Raises ConfigError when the file can't be opened or comes from a newer version. A damaged file is set aside under
+    another name and `damaged` says so. Methods raise sqlite3.Error when the disk fails.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int = 256_000_000,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._monotonic = monotonic
+        self._run = uuid.uuid4().hex
+        self._lock = threading.Lock()
+        self.damaged: str | None = None
+        self._first_seq = 1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._db = self._open()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._set_aside(error)
+                self._db = self._open()
+            self._depth, self._bytes = self._totals()
+            self._dropped: dict[str, int] = dict(self._db.execute("SELECT name, value FROM counter"))
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{path}: can't open the event outbox: {error}; check events.dir") from error
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        try:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self._path}: the outbox has format {version}, this version reads up to {SCHEMA_VERSION}; "
+                    "run the newer version that wrote it, or give another events.dir"
+                )
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            if version == 0:
+                with _transaction(db):
+                    for statement in _TABLES:
+                        db.execute(statement)
+            _set_space_aside(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Keep a damaged file for whoever wants to look, and number on from the clock: above anything it held."""
+        stamp = int(self._clock())
+        for suffix in ("", "-wal", "-shm"):
+            part = self._path.with_name(self._path.name + suffix)
+            if part.exists():
+                part.replace(self._path.with_name(f"{self._path.name}.damaged-{stamp}{suffix}"))
+        self._first_seq = stamp
+        self.damaged = f"the outbox was damaged ({error}) and set aside as {self._path.name}.damaged-{stamp}"
+        log.error("outbox damaged, set aside", file=str(self._path), reason=str(error))
+
+    def _totals(self) -> tuple[int, int]:
+        depth, size = self._db.execute("SELECT count(*) FILTER (WHERE state = 0), total(bytes) FROM event").fetchone()
+        return int(depth), int(size)
+
+    @property
+    def depth(self) -> int:
+        """Events that wait to be delivered. Never waits for the disk."""
+        return self._depth
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What will never be delivered, by cause (`full`, `refused`), over all runs. Never waits for the disk."""
+        return dict(self._dropped)
+
+    def append(self, event: AnyEvent, topic: str) -> AnyEvent:
+        """Number and keep an event; returns it with its `seq`, once it is on the disk."""
+        with self._lock:
+            try:
+                return self._append(event, topic)
+            except sqlite3.OperationalError as error:
+                if "full" not in str(error):
+                    raise
+                with _transaction(self._db):
+                    self._forget(max(_RESERVE_BYTES, self._bytes // 10))
+                self._recount()
+                return self._append(event, topic)
+
+    def _append(self, event: AnyEvent, topic: str) -> AnyEvent:
+        with _transaction(self._db):
+            (seq,) = self._db.execute(
+                "INSERT INTO camera VALUES(?, ?) ON CONFLICT(name) DO UPDATE SET seq = seq + 1 RETURNING seq",
+                (event.camera, self._first_seq),
+            ).fetchone()
+            event = event.model_copy(update={"seq": seq})
+            document = event.model_dump_json()
+            size = len(document.encode())
+            self._db.execute(
+                "INSERT INTO event(id, camera, seq, kind, type, topic, severity,"
+                " document, bytes, run, stored, monotonic) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(event.id, event.camera, seq, event.kind, event.type.value, topic, event.severity.rank),
+                    *(document, size, self._run, self._clock(), self._monotonic()),
+                ),
+            )
+            excess = self._bytes + size - self._max_bytes
+            if excess > 0:
+                self._forget(excess)
+        if excess > 0:
+            self._recount()
+        else:
+            self._depth += 1
+            self._bytes += size
+        return event
+
+    def _forget(self, size: int) -> None:
+        """Delete about `size` bytes of documents: history, then what waits by severity and age. In a transaction."""
+        for condition, order in (("state != 0", "row"), ("state = 0", "severity, row")):
+            rows = []
+            for row, row_size in self._db.execute(f"SELECT row, bytes FROM event WHERE {condition} ORDER BY {order}"):
+                if size <= 0:
+                    break
+                rows.append((row,))
+                size -= row_size
+            self._db.executemany("DELETE FROM event WHERE row = ?", rows)
+            if condition == "state = 0" and rows:
+                self._count("full", len(rows))
+
+    def _count(self, cause: str, more: int) -> None:
+        self._db.execute(
+            "INSERT INTO counter VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = value + ?2", (cause, more)
+        )
+
+    def _recount(self) -> None:
+        self._depth, self._bytes = self._totals()
+        self._dropped = dict(self._db.execute("SELECT name, value FROM counter"))
+
+    def pending(
+        self,
+        limit: int,
+        *,
+        after: int = 0,
+        skip_topics: Sequence[str] = (),
+        skip_cameras: Sequence[str] = (),
+    ) -> list[Stored]:
+        """The oldest events that wait, in the order of acceptance, from row `after` on."""
+        query = (
+            "SELECT row, camera, topic, document, bytes, run, stored, monotonic, tries FROM event"
+            f" WHERE state = 0 AND row > ? AND topic NOT IN ({','.join('?' * len(skip_topics))})"
+            f" AND camera NOT IN ({','.join('?' * len(skip_cameras))}) ORDER BY row LIMIT ?"
+        )
+        with self._lock:
+            found = self._db.execute(query, (after, *skip_topics, *skip_cameras, limit)).fetchall()
+        now, monotonic = self._clock(), self._monotonic()
+        return [
+            Stored(
+                row=row,
+                camera=camera,
+                topic=topic,
+                document=json.loads(document),
+                size=size,
+                age_s=max(0.0, monotonic - then if run == self._run else now - stored),
+                earlier_run=run != self._run,
+                tries=tries,
+            )
+            for row, camera, topic, document, size, run, stored, then, tries in found
+        ]
+
+    def delivered(self, rows: Sequence[int]) -> None:
+        """These have arrived. Rows that are gone or settled are passed over."""
+        self._settle(rows, _DELIVERED, None)
+
+    def quarantine(self, row: int, reason: str) -> None:
+        """This one will not be sent again; it is counted and stays in the history with its reason."""
+        self._settle([row], _QUARANTINED, reason)
+
+    def _settle(self, rows: Sequence[int], state: int, reason: str | None) -> None:
+        with self._lock:
+            with _transaction(self._db):
+                changed = sum(
+                    self._db.execute(
+                        "UPDATE event SET state = ?, reason = ? WHERE row = ? AND state = 0", (state, reason, row)
+                    ).rowcount
+                    for row in rows
+                )
+                if state == _QUARANTINED and changed:
+                    self._count("refused", changed)
+            self._depth -= changed
+            if state == _QUARANTINED and changed:
+                self._dropped["refused"] = self._dropped.get("refused", 0) + changed
+
+    def refused(self, row: int) -> int:
+        """The broker refused this one; returns how often it has by now (0 when the row is gone)."""
+        with self._lock, _transaction(self._db):
+            self._db.execute("UPDATE event SET tries = tries + 1 WHERE row = ?", (row,))
+            found = self._db.execute("SELECT tries FROM event WHERE row = ?", (row,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def prune(self, days: float) -> int:
+        """Forget history older than that; what waits stays. Returns how many were forgotten."""
+        with self._lock:
+            with _transaction(self._db):
+                gone = self._db.execute(
+                    "DELETE FROM event WHERE state != 0 AND stored < ?", (self._clock() - days * 86400.0,)
+                ).rowcount
+            self._recount()
+        return gone
+
+    def interrupted(self, kinds: Sequence[str]) -> list[dict[str, Any]]:
+        """The last telling of every event of these kinds that an earlier run began and did not end."""
+        query = (
+            f"SELECT document FROM event e WHERE run != ? AND type != 'end' AND kind IN ({','.join('?' * len(kinds))})"
+            " AND NOT EXISTS (SELECT 1 FROM event later WHERE later.id = e.id AND later.row > e.row) ORDER BY row"
+        )
+        with self._lock:
+            return [json.loads(document) for (document,) in self._db.execute(query, (self._run, *kinds))]
+
+    def close(self) -> None:
+        """Give the file back. A second call does nothing."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> Outbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, taking the write lock at the start."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _set_space_aside(db: sqlite3.Connection) -> None:
+    """Leave free pages in the file and a log of that length: later writes use these before they need the disk's own."""
+    try:
+        db.execute("CREATE TABLE IF NOT EXISTS reserve(filler BLOB)")
+        db.execute("INSERT INTO reserve VALUES(zeroblob(?))", (_RESERVE_BYTES,))
+        db.execute("DELETE FROM reserve")
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        log.warning("no space can be set aside for events: the disk is full")
