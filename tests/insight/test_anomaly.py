@@ -1,0 +1,210 @@
+"""Synthetic token maps: 6×6 cells, 16 dimensions, 5 frames a second; a cell is 100×100 source pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from agent.insight.anomaly import AnomalyEvent, AnomalyModel, AnomalyPhase, AnomalySettings, Stream
+from config.errors import ConfigError
+
+GRID, DIM, FPS, CELL_PX = (6, 6), 16, 5, (100.0, 100.0)
+TOKENS = GRID[0] * GRID[1]
+SHORT = AnomalySettings(learn_s=60)
+
+
+def cells(row: int, col: int, height: int = 1, width: int = 1) -> np.ndarray:
+    mask = np.zeros(GRID, bool)
+    mask[row : row + height, col : col + width] = True
+    return mask.reshape(-1)
+
+
+@dataclass
+class Street:
+    """A camera: fixed tokens with noise, and people whose tokens and motion are the same wherever they are."""
+
+    settings: AnomalySettings = SHORT
+    seed: int = 0
+    noise: float = 0.05
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.empty = self.rng.standard_normal((TOKENS, DIM)).astype(np.float32)
+        self.person = self.rng.standard_normal(DIM).astype(np.float32)
+        self.model = AnomalyModel(GRID, DIM, CELL_PX, self.settings)
+        self.now_s = 1000.0
+
+    def frame(self, person: np.ndarray | None = None) -> np.ndarray:
+        noise = self.noise * self.rng.standard_normal((TOKENS, DIM))
+        features = (self.empty + noise).astype(np.float32)
+        if person is not None:
+            features[person] = self.person
+        return features
+
+    def step(
+        self,
+        person: np.ndarray | None = None,
+        *,
+        velocity_px_s: tuple[float, float] | None = None,
+        **kwargs: object,
+    ) -> AnomalyEvent | None:
+        motion = np.zeros((TOKENS, 2), np.float32)
+        if person is not None and velocity_px_s is not None:
+            motion[person] = -np.array(velocity_px_s) / FPS  # flow is backward
+        self.now_s += 1 / FPS
+        kwargs.setdefault("motion", motion)
+        return self.model.update(self.frame(person), self.now_s, **kwargs)  # type: ignore[arg-type]
+
+    def run(self, seconds: float, person: np.ndarray | None = None, **kwargs: object) -> list[AnomalyEvent]:
+        events = (self.step(person, **kwargs) for _ in range(round(seconds * FPS)))  # type: ignore[arg-type]
+        return [event for event in events if event is not None]
+
+
+def learned(street: Street) -> Street:
+    assert street.run(street.settings.learn_s + street.settings.delay_s + 1) == []
+    assert street.model.state.phase is AnomalyPhase.WATCHING
+    return street
+
+
+def test_learning_is_visible_and_raises_no_alarm() -> None:
+    street = Street()
+    assert street.run(30, cells(2, 2, 2, 2)) == []
+    assert street.model.state.phase is AnomalyPhase.LEARNING
+    assert 0.3 < street.model.state.progress < 0.6
+
+
+def test_an_hour_of_noise_raises_no_more_alarms_than_were_allowed() -> None:
+    """100 a day are 4.2 an hour; 13 or more would happen by chance once in two thousand runs."""
+    street = learned(Street(AnomalySettings(learn_s=120, false_alarms_per_day=100), noise=0.5))
+    alarms = [event for event in street.run(3600) if event.type == "new"]
+    assert len(alarms) <= 12
+
+
+def test_a_stranger_is_one_alarm_that_begins_and_ends_where_it_stood() -> None:
+    street = learned(Street())
+    arrived_s = street.now_s
+    (new,) = street.run(5, cells(3, 1, 2, 2))
+    assert (new.type, new.streams, new.regions) == ("new", (Stream.APPEARANCE,), ((1, 3, 2, 2),))
+    assert new.score > 1 and 0.5 < new.severity < 1 and new.extrapolated
+    assert new.onset_s - arrived_s <= 1
+    assert street.model.state.phase is AnomalyPhase.ALARM
+    (end,) = street.run(10)
+    assert (end.type, end.onset_s, end.accepted) == ("end", new.onset_s, False)
+    assert end.duration_s == pytest.approx(5, abs=1.5)
+    assert street.model.state.phase is AnomalyPhase.WATCHING
+
+
+def test_what_passed_while_learning_is_normal_and_another_speed_or_way_is_not() -> None:
+    street = Street(AnomalySettings(learn_s=300))
+
+    def pass_by(speed: float) -> list[AnomalyEvent]:
+        events = []
+        for col in range(6) if speed > 0 else range(5, -1, -1):
+            events += street.run(1, cells(2, col, 2, 1), velocity_px_s=(speed, 0))
+        return events + street.run(12)
+
+    while street.model.state.phase is AnomalyPhase.LEARNING:
+        assert pass_by(100 * street.rng.uniform(0.8, 1.2)) == []
+    for _ in range(10):
+        assert pass_by(100 * street.rng.uniform(0.8, 1.2)) == []
+    assert [e.streams for e in pass_by(600)] == [(Stream.MOTION,)] * 2
+    assert [e.streams for e in pass_by(-250)] == [(Stream.MOTION,)] * 2
+
+
+def test_movement_where_nothing_moves_is_an_alarm_and_flow_on_unchanged_pixels_is_not() -> None:
+    street = learned(Street())
+    walker = cells(1, 1, 2, 2)
+    noisy_flow = np.where(walker[:, None], np.float32(40), np.float32(0))
+    still = cells(0, 5)
+    assert [e for _ in range(25) if (e := street.step(motion=noisy_flow, changed=still))] == []
+    alarms = [e for _ in range(25) if (e := street.step(motion=noisy_flow, changed=walker))]
+    assert [(e.type, e.streams, e.regions) for e in alarms] == [("new", (Stream.MOTION,), ((1, 1, 2, 2),))]
+
+
+def test_a_moment_shorter_than_the_minimum_duration_is_no_alarm() -> None:
+    street = learned(Street(AnomalySettings(learn_s=60, min_duration_s=1.0, smoothing_s=0.1)))
+    for _ in range(10):
+        assert street.run(0.6, cells(2, 2, 2, 2)) == []
+        assert street.run(3) == []
+
+
+def test_flagged_frames_and_the_onset_before_them_are_never_learned() -> None:
+    street = learned(Street())
+    street.run(10)
+    before = street.model.appearance.mean.copy(), street.model.learned_s
+    street.run(60, cells(2, 2, 3, 3), velocity_px_s=(300, 0))
+    stranger = np.flatnonzero(cells(2, 2, 3, 3))
+    moved = np.abs(street.model.appearance.mean - before[0])
+    assert street.model.learned_s - before[1] <= street.settings.delay_s + 0.5
+    assert moved[stranger].max() < 0.02
+    assert street.model.motion.moments[..., 0].max() == 0
+    assert len(street.model.history[Stream.APPEARANCE].alarms) == 0
+
+
+def test_what_stays_is_accepted_and_its_place_is_watched_anew() -> None:
+    street = learned(Street(AnomalySettings(learn_s=60, accept_after_s=30)))
+    parked = cells(3, 3, 2, 2)
+    new, end = street.run(120, parked)
+    assert (new.type, end.type, end.accepted) == ("new", "end", True)
+    assert end.duration_s == pytest.approx(30, abs=1)
+    assert [e.type for e in street.run(5)] == ["new"]  # the car has gone
+
+
+def test_accept_ends_an_alarm_at_once() -> None:
+    street = learned(Street())
+    assert street.model.accept() is None
+    assert [e.type for e in street.run(5, cells(3, 3, 2, 2))] == ["new"]
+    end = street.model.accept()
+    assert end is not None and end.accepted
+    assert street.run(60, cells(3, 3, 2, 2)) == []
+
+
+def test_a_glance_at_another_scene_is_no_alarm_and_leaves_the_baseline_alone() -> None:
+    street = learned(Street())
+    mean = street.model.appearance.mean.copy()
+    home, street.empty = street.empty, street.rng.standard_normal((TOKENS, DIM)).astype(np.float32)
+    assert street.step(cut=True) is None
+    assert street.run(1.0) == []
+    street.empty = home
+    assert street.step(cut=True) is None
+    assert street.run(30) == []
+    assert np.abs(street.model.appearance.mean - mean).max() < 0.05
+
+
+def test_a_scene_that_stays_after_a_cut_is_an_alarm() -> None:
+    street = learned(Street())
+    street.empty = street.rng.standard_normal((TOKENS, DIM)).astype(np.float32)
+    assert street.step(cut=True) is None
+    (alarm,) = street.run(10)
+    assert alarm.regions == ((0, 0, 6, 6),)
+
+
+def test_only_encoded_tokens_are_scored_anew() -> None:
+    street = learned(Street())
+    assert [e for _ in range(25) if (e := street.step(cells(0, 0, 2, 2), encoded=np.arange(20, 30)))] == []
+    assert [e.type for e in street.run(5, cells(0, 0, 2, 2), encoded=np.arange(0, 12))] == ["new"]
+
+
+def test_ignored_tokens_raise_no_alarm() -> None:
+    street = learned(Street())
+    clock = cells(0, 0, 1, 3)
+    assert street.run(20, clock, velocity_px_s=(500, 0), ignored=clock) == []
+
+
+def test_frame_rate_does_not_decide_how_long_learning_takes() -> None:
+    slow, fast = (AnomalyModel(GRID, DIM, CELL_PX, SHORT) for _ in range(2))
+    features = Street().empty
+    for i in range(2 * 40):
+        slow.update(features, i / 2)
+    for i in range(25 * 40):
+        fast.update(features, i / 25)
+    assert slow.learned_s == pytest.approx(fast.learned_s, abs=1)
+
+
+def test_settings_that_cannot_work_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"anomaly\.false_alarms_per_day: found 0, expected"):
+        AnomalySettings(false_alarms_per_day=0)
+    with pytest.raises(ConfigError, match=r"anomaly\.learn_s"):
+        AnomalySettings(learn_s=1)
