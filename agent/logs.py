@@ -17,7 +17,7 @@ def _hide_credentials(_logger: Any, _method: str, entry: MutableMapping[str, Any
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Configure structlog for this process: time, level, sentence, fields on a terminal, else NDJSON with UTC stamps."""
+    """Configure structlog for this process: time, level, sentence and fields on a terminal, else NDJSON in UTC."""
     terminal = sys.stderr.isatty()
     last: list[Any] = (
         [structlog.processors.TimeStamper("%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]

@@ -17,7 +17,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def painted(image: NDArray[np.uint8], polygons: Sequence[Points]) -> NDArray[np.uint8]:
-    """A copy of an RGB picture (H, W, 3) with the polygons black, their outline included. Parts outside are no matter."""
+    """A copy of an RGB picture (H, W, 3) with the polygons black, outline included. Parts outside are no matter."""
     copy = np.array(image, order="C")
     corners = [np.rint(np.asarray(points, np.float64)).astype(np.int32) for points in polygons]
     cv2.fillPoly(copy, corners, (0, 0, 0))
@@ -50,7 +50,9 @@ class MaskedSource:
     def __enter__(self) -> MaskedSource:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -6,7 +6,7 @@ Read it with `config.loading.load`. The page for people is docs/configuration.md
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from config.values import Bytes, Identifier, Polygon, SecretReference
 
 NOT_YET = {
+    ("fidelity_floor",): "this version has no control of fidelity yet",
     ("events", "clips"): "this version keeps snapshots, not clips",
     ("cameras", "*", "rules"): "this version has no rules",
 }
@@ -32,6 +33,7 @@ def _check_broker(url: str) -> str:
     return url
 
 
+Profile = Literal["general", "webcam", "conversation", "sports", "movie", "security"]
 BrokerUrl = Annotated[str, AfterValidator(_check_broker)]
 
 
@@ -91,6 +93,7 @@ class Settings(_Section):
 
     device: Device = Device()
     model: Annotated[str, Field(min_length=1)] = "reference"
+    profile: Profile = "general"
     mqtt: Mqtt | None = None
     events: Events = Events()
     cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from agent.coherence.settings import PROFILES
 from config.document import KeyPath
 from config.loading import load, section_at
-from config.settings import Settings
+from config.settings import Profile, Settings
 from config.values import parse_bytes
 
 PAGE = (Path(__file__).parents[1] / "docs/configuration.md").read_text(encoding="utf-8")
@@ -42,6 +44,10 @@ def test_the_page_lists_every_key_and_its_default() -> None:
             assert told in ("none", "off", "all", "random"), key
         else:
             assert told == str(field.default) or float(parse_bytes(told)) == float(field.default), key  # type: ignore[arg-type]
+
+
+def test_every_profile_is_one_of_the_coherent_path() -> None:
+    assert set(get_args(Profile)) == set(PROFILES)
 
 
 def test_the_page_s_example_is_valid(tmp_path: Path) -> None:
