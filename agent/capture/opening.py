@@ -148,7 +148,7 @@ def _with_credentials(url: str, credentials: str) -> str:
 def _open_scene(wanted: _Wanted) -> FrameSource:
     from agent.capture.scene.source import SceneSource
 
-    return SceneSource(wanted.uri, source_id=wanted.source_id, paced=wanted.paced)
+    return SceneSource(wanted.uri, source_id=wanted.source_id, paced=wanted.paced, fps=wanted.fps, clock=wanted.clock)
 
 
 def _refuse_csi(wanted: _Wanted) -> FrameSource:

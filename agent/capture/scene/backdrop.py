@@ -94,7 +94,9 @@ def paint(
             ground, figure = (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)
     gain = float(rng.uniform(*exposure))
     image = _lit(image, shade_gain(ground, gain), lamps if light == "night" else [], canvas.scale)
-    pools = tuple((x * canvas.scale, y * canvas.scale, r * canvas.scale) for x, y, r in lamps) if light == "night" else ()
+    pools = (
+        tuple((x * canvas.scale, y * canvas.scale, r * canvas.scale) for x, y, r in lamps) if light == "night" else ()
+    )
     return Backdrop(image, shade_gain(figure, gain), given.shadow * (0.6 if place == "office" else 1.0), pools)
 
 
@@ -140,7 +142,9 @@ def _muted(rng: np.random.Generator, *choices: RGB) -> RGB:
     """One of the colours, a little off and a little lighter or darker."""
     base = choices[int(rng.integers(len(choices)))]
     off = rng.uniform(-8, 8, 3)
-    return shade((base[0] + float(off[0]), base[1] + float(off[1]), base[2] + float(off[2])), float(rng.uniform(0.88, 1.1)))
+    return shade(
+        (base[0] + float(off[0]), base[1] + float(off[1]), base[2] + float(off[2])), float(rng.uniform(0.88, 1.1))
+    )
 
 
 def _window(c: _Canvas, rng: np.random.Generator, x: float, y: float, w: float, h: float, light: str) -> None:
@@ -161,7 +165,15 @@ def _window(c: _Canvas, rng: np.random.Generator, x: float, y: float, w: float, 
 def _tree(c: _Canvas, rng: np.random.Generator, x: float, foot: float, size: float) -> None:
     trunk = _muted(rng, (92, 76, 60), (110, 98, 82))
     leaf = _muted(rng, (104, 118, 84), (122, 130, 98), (94, 104, 82), (134, 124, 92))
-    c.poly([(x - size * 0.06, foot), (x + size * 0.06, foot), (x + size * 0.035, foot - size), (x - size * 0.035, foot - size)], trunk)
+    c.poly(
+        [
+            (x - size * 0.06, foot),
+            (x + size * 0.06, foot),
+            (x + size * 0.035, foot - size),
+            (x - size * 0.035, foot - size),
+        ],
+        trunk,
+    )
     for _ in range(9):
         dx, dy = rng.uniform(-0.34, 0.34), rng.uniform(0.62, 1.25)
         r = float(rng.uniform(0.14, 0.26)) * size
@@ -178,7 +190,9 @@ def _bush(c: _Canvas, rng: np.random.Generator, x: float, foot: float, size: flo
 
 def _wall(c: _Canvas, rng: np.random.Generator, x0: float, y0: float, x1: float, y1: float, light: str) -> None:
     """A façade: plaster or courses of brick, windows in rows, maybe a door."""
-    tone = _muted(rng, (158, 148, 134), (138, 128, 118), (150, 130, 116), (126, 126, 126), (168, 162, 150), (134, 122, 104))
+    tone = _muted(
+        rng, (158, 148, 134), (138, 128, 118), (150, 130, 116), (126, 126, 126), (168, 162, 150), (134, 122, 104)
+    )
     c.rect(x0, y0, x1, y1, tone)
     if rng.random() < 0.45:
         for y in np.arange(y0 + 6, y1, 6.0):
@@ -215,16 +229,28 @@ def _street(c: _Canvas, rng: np.random.Generator, light: str) -> list[tuple[floa
         w = float(rng.uniform(90, 190))
         _wall(c, rng, x, float(rng.uniform(8, 70)), min(x + w, c.width + 5), foot, light)
         x += w + (float(rng.uniform(20, 50)) if rng.random() < 0.2 else 0)
-    paving, asphalt = _muted(rng, (146, 142, 136), (132, 130, 128), (150, 142, 130)), _muted(rng, (92, 92, 95), (80, 80, 84), (104, 102, 100))
+    paving, asphalt = (
+        _muted(rng, (146, 142, 136), (132, 130, 128), (150, 142, 130)),
+        _muted(rng, (92, 92, 95), (80, 80, 84), (104, 102, 100)),
+    )
     c.rect(0, foot, c.width, 214, paving)
     for x in np.arange(float(rng.uniform(0, 20)), c.width, 26.0):
         c.line(float(x), foot, float(x) - 8, 212, shade(paving, 0.9))
     c.rect(0, 212, c.width, 217, shade(paving, 0.78))
     c.rect(0, 217, c.width, 308, asphalt)
     for x in np.arange(-float(rng.uniform(0, 50)), c.width, 70.0):
-        c.poly([(float(x), 259), (float(x) + 34, 259), (float(x) + 33, 262), (float(x) - 2, 262)], toward(asphalt, (196, 194, 186), 0.7))
+        c.poly(
+            [(float(x), 259), (float(x) + 34, 259), (float(x) + 33, 262), (float(x) - 2, 262)],
+            toward(asphalt, (196, 194, 186), 0.7),
+        )
     for _ in range(6):
-        c.blob(float(rng.uniform(0, c.width)), float(rng.uniform(222, 302)), float(rng.uniform(10, 46)), float(rng.uniform(2, 6)), shade(asphalt, float(rng.uniform(0.86, 1.1))))
+        c.blob(
+            float(rng.uniform(0, c.width)),
+            float(rng.uniform(222, 302)),
+            float(rng.uniform(10, 46)),
+            float(rng.uniform(2, 6)),
+            shade(asphalt, float(rng.uniform(0.86, 1.1))),
+        )
     c.rect(0, 306, c.width, 312, shade(paving, 0.8))
     c.rect(0, 312, c.width, 360, paving)
     for x in np.arange(float(rng.uniform(0, 40)), c.width + 30, 48.0):
@@ -271,10 +297,19 @@ def _yard(c: _Canvas, rng: np.random.Generator, light: str) -> list[tuple[float,
             c.rect(float(x), 118, min(float(x) + 9, b), foot, shade(plank, float(rng.uniform(0.92, 1.06))))
         if b > a:
             c.rect(a, 128, b, 132, shade(plank, 0.8))
-    lawn, drive = _muted(rng, (132, 144, 104), (120, 132, 98), (146, 146, 112)), _muted(rng, (142, 136, 126), (118, 116, 112), (150, 140, 124))
+    lawn, drive = (
+        _muted(rng, (132, 144, 104), (120, 132, 98), (146, 146, 112)),
+        _muted(rng, (142, 136, 126), (118, 116, 112), (150, 140, 124)),
+    )
     c.rect(0, foot, c.width, 360, lawn)
     for _ in range(14):
-        c.blob(float(rng.uniform(0, c.width)), float(rng.uniform(184, 356)), float(rng.uniform(20, 70)), float(rng.uniform(3, 9)), shade(lawn, float(rng.uniform(0.93, 1.06))))
+        c.blob(
+            float(rng.uniform(0, c.width)),
+            float(rng.uniform(184, 356)),
+            float(rng.uniform(20, 70)),
+            float(rng.uniform(3, 9)),
+            shade(lawn, float(rng.uniform(0.93, 1.06))),
+        )
     c.poly([(0, 220), (c.width, 220), (c.width, 268), (0, 268)], drive)
     c.rect(0, 219, c.width, 222, shade(drive, 0.82))
     c.rect(0, 266, c.width, 269, shade(drive, 0.8))
@@ -310,7 +345,13 @@ def _office(c: _Canvas, rng: np.random.Generator, light: str) -> list[tuple[floa
     c.rect(0, foot, c.width, 360, floor)
     vanish = c.width / 2
     for x in np.arange(-c.width, 2 * c.width, 46.0):
-        c.line(vanish + (float(x) - vanish) * 0.72, foot, float(x) * 1.0 + (float(x) - vanish) * 0.5, 360, shade(floor, 0.92))
+        c.line(
+            vanish + (float(x) - vanish) * 0.72,
+            foot,
+            float(x) * 1.0 + (float(x) - vanish) * 0.5,
+            360,
+            shade(floor, 0.92),
+        )
     y, step = foot, 10.0
     while y < 360:
         c.line(0, y, c.width, y, shade(floor, 0.92))
@@ -337,7 +378,13 @@ def _office(c: _Canvas, rng: np.random.Generator, light: str) -> list[tuple[floa
                 c.rect(x + 3, yy, x + w - 3, yy + 24, shade(wood, 0.55))
                 for bx in np.arange(x + 5, x + w - 9, 6.0):
                     if rng.random() < 0.75:
-                        c.rect(float(bx), yy + float(rng.uniform(3, 9)), float(bx) + 4.5, yy + 24, _muted(rng, (140, 128, 112), (112, 116, 120), (128, 104, 96), (110, 118, 100)))
+                        c.rect(
+                            float(bx),
+                            yy + float(rng.uniform(3, 9)),
+                            float(bx) + 4.5,
+                            yy + 24,
+                            _muted(rng, (140, 128, 112), (112, 116, 120), (128, 104, 96), (110, 118, 100)),
+                        )
         elif pick < 0.8:  # picture
             w = float(rng.uniform(34, 56))
             c.rect(x, 62, x + w, 102, (96, 86, 74))

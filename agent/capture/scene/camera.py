@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, pi, sin
 
 import numpy as np
@@ -27,15 +28,17 @@ class Camera:
         if self.pans:
             sweep = int(t // _SWEEP_S)
             share = min(1.0, (t / _SWEEP_S - sweep) / (1 - _REST))
-            a, b = self._stop(sweep), self._stop(sweep + 1)
+            a, b = _stop(self.key, sweep), _stop(self.key, sweep + 1)
             return (a + (b - a) * share * share * (3 - 2 * share)) * self.room[0], 0.0
         x, y = (sum(a * sin(2 * pi * rate * t + phase) for a, rate, phase in swings) for swings in self.shake)
         return self.room[0] / 2 + x, self.room[1] / 2 + y
 
-    def _stop(self, sweep: int) -> float:
-        """Where a sweep begins, as a share of the room: alternating sides, never quite the same."""
-        near = float(np.random.default_rng([self.key, sweep & 0xFFFFFFFF]).uniform(0, 0.3))
-        return near if sweep % 2 else 1 - near
+
+@lru_cache(maxsize=64)
+def _stop(key: int, sweep: int) -> float:
+    """Where a sweep begins, as a share of the room: alternating sides, never quite the same."""
+    near = float(np.random.default_rng([key, sweep & 0xFFFFFFFF]).uniform(0, 0.3))
+    return near if sweep % 2 else 1 - near
 
 
 def new_camera(kind: str, rng: np.random.Generator, size: tuple[int, int]) -> Camera:
@@ -48,7 +51,10 @@ def new_camera(kind: str, rng: np.random.Generator, size: tuple[int, int]) -> Ca
         reach = h / 360 * 5.0
         margin = ceil(reach) * 2 + 2
         swings = tuple(
-            tuple((reach * part, float(rng.uniform(low, high)), float(rng.uniform(0, 2 * pi))) for part, low, high in parts)
+            tuple(
+                (reach * part, float(rng.uniform(low, high)), float(rng.uniform(0, 2 * pi)))
+                for part, low, high in parts
+            )
             for parts in (((0.6, 0.7, 1.4), (0.4, 3.0, 5.0)), ((0.5, 0.8, 1.6), (0.4, 3.0, 5.5)))
         )
         return Camera((w + margin, h + margin), (margin, margin), shake=swings)

@@ -17,7 +17,7 @@ from agent.capture.scene.truth import SceneObject
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int16]
 NO_OBJECT = -1
-_SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
+SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +43,25 @@ def figure(id: int, look: Look, pose: Pose, action: str) -> Figure:
     return Figure(id, look, pose, action, tuple(shapes(look, pose)))
 
 
-def depth_order(figures: list[Figure]) -> list[Figure]:
-    """Far to near: the lower on the picture, the nearer; ties by id."""
-    return sorted(figures, key=lambda f: (f.pose.y, f.id))
+def depth(f: Figure) -> tuple[float, int]:
+    """Sort key, far to near: the lower on the picture, the nearer; ties by id."""
+    return f.pose.y, f.id
 
 
 def fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+    return np.round(points * (1 << SHIFT)).astype(np.int32)
 
 
 def draw_figures(image: Image, figures: list[Figure], light: Backdrop, offset: tuple[float, float]) -> None:
     """Draw into `image`; `offset` is where its corner lies in the backdrop, for the light at the figures' feet."""
-    ordered = depth_order(figures)
+    ordered = sorted(figures, key=depth)
     for f in ordered:
         _shadow(image, f, light.shadow)
     for f in ordered:
         gain = light.light_at(f.pose.x + offset[0], f.pose.y + offset[1])
         for s in f.shapes:
             colour = s.colour if s.glow else tinted(s.colour, gain)
-            cv2.fillPoly(image, [fixed_point(s.points)], colour, cv2.LINE_AA, _SHIFT)
+            cv2.fillPoly(image, [fixed_point(s.points)], colour, cv2.LINE_AA, SHIFT)
 
 
 def _shadow(image: Image, f: Figure, strength: float) -> None:
@@ -76,7 +76,18 @@ def _shadow(image: Image, f: Figure, strength: float) -> None:
     centre = (round((x + w / 2 - x0) * 16), round((y - y0) * 16))
     for share in (1.0, 0.8):  # two steps: a soft edge
         dark = 255 * (1 - strength * (0.6 if share == 1.0 else 1.0))
-        cv2.ellipse(mask, centre, (round(rx * share * 16), round(ry * share * 16)), 0, 0, 360, (dark,) * 3, -1, cv2.LINE_AA, _SHIFT)
+        cv2.ellipse(
+            mask,
+            centre,
+            (round(rx * share * 16), round(ry * share * 16)),
+            0,
+            0,
+            360,
+            (dark,) * 3,
+            -1,
+            cv2.LINE_AA,
+            SHIFT,
+        )
     part = image[y0:y1, x0:x1]
     cv2.multiply(part, mask, dst=part, scale=1 / 255)
 
@@ -85,13 +96,13 @@ def measure(figures: list[Figure], width: int, height: int) -> tuple[tuple[Scene
     """Truth of every figure and the label map int16 (height, width): object id per pixel, −1 where there is none."""
     labels = np.full((height, width), NO_OBJECT, np.int16)
     totals: dict[int, int] = {}
-    for f in depth_order(figures):
+    for f in sorted(figures, key=depth):
         x, y, w, h = f.box
         left, top = int(np.floor(x)) - 1, int(np.floor(y)) - 1
         mask = np.zeros((int(h) + 5, int(w) + 5), np.uint8)
         shift = np.array([left, top], dtype=np.float64)
         for s in f.shapes:
-            cv2.fillPoly(mask, [fixed_point(s.points - shift)], 1, cv2.LINE_8, _SHIFT)
+            cv2.fillPoly(mask, [fixed_point(s.points - shift)], 1, cv2.LINE_8, SHIFT)
         totals[f.id] = int(np.count_nonzero(mask))
         x0, y0 = max(0, left), max(0, top)
         x1, y1 = min(width, left + mask.shape[1]), min(height, top + mask.shape[0])
@@ -134,7 +145,7 @@ def _streaks(height: int, width: int) -> Image:
         x, y = rng.uniform(0, sheet.shape[1]), rng.uniform(0, sheet.shape[0])
         length, tone = rng.uniform(9, 20) * scale, rng.uniform(16, 52)
         a, b = (round(x * 16), round(y * 16)), (round((x - length * 0.22) * 16), round((y + length) * 16))
-        cv2.line(sheet, a, b, (tone * 0.94, tone * 0.97, tone), 1, cv2.LINE_AA, _SHIFT)
+        cv2.line(sheet, a, b, (tone * 0.94, tone * 0.97, tone), 1, cv2.LINE_AA, SHIFT)
     return sheet
 
 

@@ -118,7 +118,16 @@ def _limb(ax: float, ay: float, bx: float, by: float, ra: float, rb: float) -> O
 
 def _slab(x0: float, y0: float, x1: float, y1: float, r: float) -> Outline:
     """A rectangle with cut corners."""
-    return [(x0 + r, y0), (x1 - r, y0), (x1, y0 + r), (x1, y1 - r), (x1 - r, y1), (x0 + r, y1), (x0, y1 - r), (x0, y0 + r)]
+    return [
+        (x0 + r, y0),
+        (x1 - r, y0),
+        (x1, y0 + r),
+        (x1, y1 - r),
+        (x1 - r, y1),
+        (x0 + r, y1),
+        (x0, y1 - r),
+        (x0, y0 + r),
+    ]
 
 
 def _person(look: Look, pose: Pose) -> list[_Part]:
@@ -168,7 +177,13 @@ def _person(look: Look, pose: Pose) -> list[_Part]:
         (-h, low), (h, low), (h * 1.02, low + 0.1), (w + lean, top - 0.05), (w * 0.8 + lean, top - 0.008), (0.03 + lean, top),
         (-0.03 + lean, top), (-w * 0.8 + lean, top - 0.008), (-w + lean, top - 0.05), (-h * 1.02, low + 0.1),
     ]  # fmt: skip
-    side = [(-h, low), (-h * 0.35, low), (-w * 0.45 + lean, top - 0.02), (-w * 0.8 + lean, top - 0.008), (-w + lean, top - 0.05)]
+    side = [
+        (-h, low),
+        (-h * 0.35, low),
+        (-w * 0.45 + lean, top - 0.02),
+        (-w * 0.8 + lean, top - 0.008),
+        (-w + lean, top - 0.05),
+    ]
     parts.append(_Part(torso, look.body))
     parts.append(_Part(side, shade(look.body, 0.84)))
     hx, hy = 0.012 + lean, 0.918 - drop
@@ -224,11 +239,29 @@ def _car(look: Look, pose: Pose) -> list[_Part]:
         (front, belt + 0.005), (back - 0.06, belt + 0.01), (-0.475, belt - 0.01), (-0.5, belt - 0.06),
     ]  # fmt: skip
     a, b, c, d = back - 0.05, back + 0.05, front - 0.13, front + 0.01
-    cabin = [(a, belt - 0.01), (a + 0.03, roof - 0.06), (b, roof - 0.008), (b + 0.04, roof), (c - 0.03, roof), (c, roof - 0.01), (d, belt)]
+    cabin = [
+        (a, belt - 0.01),
+        (a + 0.03, roof - 0.06),
+        (b, roof - 0.008),
+        (b + 0.04, roof),
+        (c - 0.03, roof),
+        (c, roof - 0.01),
+        (d, belt),
+    ]
     mid = (b + c) / 2 - 0.01
     glass = _glass(pose)
-    rear = [(a + 0.055, belt + 0.005), (b + 0.025, roof - 0.028), (mid - 0.012, roof - 0.028), (mid - 0.012, belt + 0.005)]
-    fore = [(mid + 0.012, belt + 0.005), (mid + 0.012, roof - 0.028), (c - 0.012, roof - 0.028), (d - 0.045, belt + 0.005)]
+    rear = [
+        (a + 0.055, belt + 0.005),
+        (b + 0.025, roof - 0.028),
+        (mid - 0.012, roof - 0.028),
+        (mid - 0.012, belt + 0.005),
+    ]
+    fore = [
+        (mid + 0.012, belt + 0.005),
+        (mid + 0.012, roof - 0.028),
+        (c - 0.012, roof - 0.028),
+        (d - 0.045, belt + 0.005),
+    ]
     parts = [_Part(cabin, shade(body, 0.9)), _Part(hull, body)]
     parts.append(_Part(_slab(-0.49, base, 0.49, base + 0.045, 0.01), dark))
     parts.append(_Part(_slab(-0.44, belt - 0.05, 0.42, belt - 0.03, 0.005), toward(body, (255, 255, 255), 0.22)))
@@ -315,7 +348,13 @@ def _cat(look: Look, pose: Pose) -> list[_Part]:
     far, near = _paws(look, pose, (-0.22, -0.17, 0.1, 0.15), 0.3, 0.028)
     back = 0.33 - k
     sway = 0.05 * sin(pose.phase * 0.5 + 6 * t[1])
-    tail = [(-0.26, back + 0.03), (-0.40, back + 0.1), (-0.46, back + 0.26), (-0.40 + sway, back + 0.42), (-0.46 + sway * 2, back + 0.52)]
+    tail = [
+        (-0.26, back + 0.03),
+        (-0.40, back + 0.1),
+        (-0.46, back + 0.26),
+        (-0.40 + sway, back + 0.42),
+        (-0.46 + sway * 2, back + 0.52),
+    ]
     parts = [_Part(_limb(*tail[i], *tail[i + 1], 0.03, 0.026), coat if i < 3 else dark) for i in range(4)]
     parts += [*far, _Part(_limb(-0.19, back, 0.12, back + 0.01, 0.105, 0.095), coat)]
     for i in range(3):
@@ -349,7 +388,9 @@ def _bag(look: Look, pose: Pose) -> list[_Part]:
         _Part(_slab(-0.5, 0.0, 0.5, h, 0.1), body),
         _Part(_slab(-0.5, 0.0, -0.3, h, 0.1), shade(body, 0.85)),
         _Part(_slab(-0.46, h * 0.7, 0.46, h * 0.76, 0.01), edge),
-        _Part(_slab(-0.22, h * 0.14, 0.3, h * 0.52, 0.05), shade(body, 0.86) if look.colour != "black" else (56, 56, 60)),
+        _Part(
+            _slab(-0.22, h * 0.14, 0.3, h * 0.52, 0.05), shade(body, 0.86) if look.colour != "black" else (56, 56, 60)
+        ),
         _Part(_slab(-0.05, h * 0.62, 0.07, h * 0.8, 0.02), (200, 190, 150)),
     ]
 

@@ -84,7 +84,11 @@ def _one(id: int, kind: str, place: str, rng: np.random.Generator, width: int, h
         size * scale,
         facing,
         phase=float(rng.uniform(0, 2 * pi)),
-        stride=float(rng.uniform(0.85, 1.1)) if action == "walking" else 0.3 if action in ("falling", "lying") and kind == "person" else 0.0,
+        stride=float(rng.uniform(0.85, 1.1))
+        if action == "walking"
+        else 0.3
+        if action in ("falling", "lying") and kind == "person"
+        else 0.0,
         tilt=float(tilt),
         moving=action == "driving",
         low=1.0 if action == "lying" and kind != "person" else 0.0,

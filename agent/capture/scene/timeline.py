@@ -23,7 +23,14 @@ BLOCK_S = 40.0
 _TRACK_SHIFT_S = 13.0
 _IDS = 32_000  # ids come round again after this many: they fit a 16-bit label map
 _PER_BLOCK = 24
-_CYCLE = {"person": 0.78, "dog": 0.75, "cat": 0.7, "car": 0.5, "truck": 0.43, "bag": 1.0}  # travel in sizes per gait or wheel turn
+_CYCLE = {
+    "person": 0.78,
+    "dog": 0.75,
+    "cat": 0.7,
+    "car": 0.5,
+    "truck": 0.43,
+    "bag": 1.0,
+}  # travel in sizes per gait or wheel turn
 
 
 @dataclass(frozen=True, slots=True)

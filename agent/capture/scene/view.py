@@ -9,7 +9,7 @@ import numpy as np
 
 from agent.capture.scene.backdrop import paint
 from agent.capture.scene.camera import new_camera
-from agent.capture.scene.draw import Figure, Image, figure
+from agent.capture.scene.draw import Figure, Image, depth, figure
 from agent.capture.scene.timeline import Actor, Timeline
 from agent.capture.scene.truth import LIGHTS
 
@@ -31,9 +31,9 @@ class View:
     ) -> None:
         rng = np.random.default_rng([*key, 0])
         chosen = LIGHTS[int(rng.choice(3, p=[0.5, 0.2, 0.3]))]
-        rains = rng.random() < 0.2 and place != "office"
+        rains = "rain" if rng.random() < 0.2 else "clear"
         self.place, self.light = place, light or chosen
-        self.weather = weather or ("rain" if rains else "clear")
+        self.weather = "clear" if place == "office" else weather or rains  # it never rains indoors
         self.size = size
         self.camera = new_camera(camera, rng, size)
         width, height = self.camera.world
@@ -42,13 +42,17 @@ class View:
         self.timeline = Timeline(place, key, width / self.scale, objects, first_id)
 
     def figures(self, t: float) -> list[Figure]:
-        """Everybody of whom a part may be in the picture at a time, in picture pixels."""
-        found = []
+        """Everybody of whom a part may be in the picture at a time, far to near, in picture pixels."""
+        return [now for now, _ in self.figure_pairs(t, None)]
+
+    def figure_pairs(self, t: float, before_t: float | None) -> list[tuple[Figure, Figure | None]]:
+        """`figures(t)`, each with itself at another time (None where it was not there, or no time is given)."""
+        pairs = []
         for actor in self.timeline.between(t, t):
-            f = self.figure(actor, t)
-            if f is not None and f.box[0] < self.size[0] and f.box[0] + f.box[2] > 0:
-                found.append(f)
-        return found
+            now = self.figure(actor, t)
+            if now is not None and now.box[0] < self.size[0] and now.box[0] + now.box[2] > 0:
+                pairs.append((now, None if before_t is None else self.figure(actor, before_t)))
+        return sorted(pairs, key=lambda pair: depth(pair[0]))
 
     def figure(self, actor: Actor, t: float) -> Figure | None:
         """An actor as it looks at a time, in the picture or not; None outside its life."""

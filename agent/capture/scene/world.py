@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from math import inf
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from agent.capture.scene.choice import one_of
 from agent.capture.scene.draw import Image, Labels, add_noise, add_rain, draw_figures, measure
-from agent.capture.scene.truth import LIGHTS, PLACES, WEATHERS, SceneTruth
+from agent.capture.scene.flow import Flow, backward_flow
+from agent.capture.scene.happenings import happenings
+from agent.capture.scene.truth import LIGHTS, PLACES, WEATHERS, SceneEvent, SceneTruth
 from agent.capture.scene.view import View
 from config.errors import ConfigError
 
@@ -40,24 +44,24 @@ class Scene:
         max_objects: int = 4,
         noise: float = 1.5,
     ) -> None:
-        for name, value, choices in (
-            ("place", place, PLACES),
-            ("light", light, LIGHTS),
-            ("weather", weather, WEATHERS),
-            ("camera", camera, CAMERAS),
-        ):
-            if value is not None and value not in choices:
-                raise ConfigError(f"scene {name} {value!r} is unknown; there is {', '.join(choices)}")
+        one_of("scene place", place, PLACES)
+        one_of("camera", camera, CAMERAS)
+        if light is not None:
+            one_of("light", light, LIGHTS)
+        if weather is not None:
+            one_of("weather", weather, WEATHERS)
+        if weather == "rain" and place == "office":
+            raise ConfigError("weather 'rain' is not for an office; expected 'clear'")
         for name, number, low, high in (
             ("width", width, 64, 4096),
             ("height", height, 64, 4096),
             ("fps", fps, 0.1, 240),
-            ("max_objects", max_objects, 0, 8),
+            ("objects", max_objects, 0, 8),
             ("noise", noise, 0, 60),
             ("seed", seed, 0, 2**63),
         ):
             if not low <= number <= high:
-                raise ConfigError(f"scene {name} is {number}; it must be {low} to {high}")
+                raise ConfigError(f"{name} is {number}; expected {low} to {high}")
         self.place, self.seed, self.fps, self.size = place, seed, fps, (width, height)
         self._light, self._weather, self._camera = light, weather, camera
         self._objects, self._noise = max_objects, noise
@@ -88,6 +92,43 @@ class Scene:
         """Object id of every pixel of frame `index`, int16 (height, width), −1 where there is no object."""
         return self._measured(index)[1].copy()
 
+    def flow(self, index: int) -> Flow:
+        """True backward flow, float32 (height, width, 2) px: frame(x, y) ≈ frame before(x + u, y + v).
+
+        NaN where there is nothing before: all of the first frame and of the first after a cut, and what appears there.
+        What the frame before hid has the motion of its own surface.
+        """
+        view, t = self._where(index)
+        width, height = self.size
+        if index == 0 or self.cut_at(index):
+            return np.full((height, width, 2), np.nan, np.float32)
+        before = t - 1 / self.fps
+        (x, y), (px, py) = view.camera.offset(t), view.camera.offset(before)
+        return backward_flow(width, height, (x - px, y - py), view.figure_pairs(t, before))
+
+    def events(self, until_s: float) -> tuple[SceneEvent, ...]:
+        """Everything that has happened and is over by `until_s` seconds, by start."""
+        found = []
+        start = 0.0
+        while start < until_s:
+            number, _ = self._shot(start)
+            end = self._shot_end(start)
+            view, shift = self._view(number), start - self._own_time(number, start, start)
+            if number:
+                found.append(SceneEvent("cut", start, start, None))
+            for e in happenings(view, start - shift, min(end, until_s) - shift):
+                found.append(replace(e, start_s=e.start_s + shift, end_s=e.end_s + shift))
+            start = end
+        for block in range(int(until_s // _DIMMING_S) + 1):
+            span = self._dimmed(block)
+            if span is not None:
+                begin, finish, _, ramp = span
+                found.append(SceneEvent("light", begin, begin + ramp, None))
+                found.append(SceneEvent("light", finish - ramp, finish, None))
+        return tuple(
+            sorted((e for e in found if e.end_s <= until_s), key=lambda e: (e.start_s, e.kind, e.object_id or 0))
+        )
+
     def cut_at(self, index: int) -> bool:
         """Whether frame `index` is the first of a new shot."""
         return index > 0 and self._shot(index / self.fps) != self._shot((index - 1) / self.fps)
@@ -97,7 +138,7 @@ class Scene:
         objects, labels = measure(view.figures(t), *self.size)
         moved, cut = (0.0, 0.0), self.cut_at(index)
         if index > 0 and not cut:
-            (x, y), (px, py) = view.camera.offset(t), view.camera.offset(self._where(index - 1)[1])
+            (x, y), (px, py) = view.camera.offset(t), view.camera.offset(t - 1 / self.fps)
             moved = px - x, py - y
         seen = tuple(o for o in objects if o.visible > 0)
         return SceneTruth(view.place, view.light, view.weather, seen, moved, cut), labels
@@ -108,20 +149,34 @@ class Scene:
             raise IndexError(f"frame {index} of a scene: frames count from 0")
         t = index / self.fps
         number, start = self._shot(t)
-        return self._view(number), t if number == 0 and start == 0.0 else t - start + 8.0
+        return self._view(number), self._own_time(number, start, t)
+
+    @staticmethod
+    def _own_time(number: int, start: float, t: float) -> float:
+        """The time of a view's own: later ones are met when their life is under way."""
+        return t - start + 8.0 if number else t
 
     def _shot(self, t: float) -> tuple[int, float]:
         """Number and beginning of the shot at a time."""
         if self._camera != "cut":
             return 0, 0.0
-        block = int(t // _SHOTS_S)
-        inner = np.random.default_rng([self.seed, 8, block]).uniform(-2.5, 2.5, 2) + (8.0, 16.0)
-        starts = [block * _SHOTS_S, *(block * _SHOTS_S + float(s) for s in inner)]
+        starts = self._shot_starts(int(t // _SHOTS_S))
         within = sum(t >= s for s in starts) - 1
-        return block * 3 + within, starts[within]
+        return int(t // _SHOTS_S) * 3 + within, starts[within]
+
+    def _shot_end(self, t: float) -> float:
+        if self._camera != "cut":
+            return inf
+        block = int(t // _SHOTS_S)
+        return next(s for s in (*self._shot_starts(block), (block + 1) * _SHOTS_S) if s > t)
+
+    def _shot_starts(self, block: int) -> tuple[float, ...]:
+        """Beginnings of the three shots of a block of time."""
+        second, third = np.random.default_rng([self.seed, 8, block]).uniform(-2.5, 2.5, 2)
+        return block * _SHOTS_S, block * _SHOTS_S + 8.0 + float(second), block * _SHOTS_S + 16.0 + float(third)
 
     def _make_view(self, number: int) -> View:
-        place, key = self.place, (self.seed, 9, number)
+        place, key = self.place, (self.seed, 9, PLACES.index(self.place), number)
         if number:  # another camera: mostly another place, always another look
             place = PLACES[int(np.random.default_rng([self.seed, 10, number]).integers(len(PLACES)))]
         return View(
@@ -137,19 +192,16 @@ class Scene:
 
     def _dimming(self, t: float) -> float:
         """Gain of the whole picture: now and then a cloud, or the exposure, takes light away for some seconds."""
-        span = self.dimming(int(t // _DIMMING_S))
+        span = self._dimmed(int(t // _DIMMING_S))
         if span is None:
             return 1.0
         start, end, depth, ramp = span
         return 1.0 - depth * min(1.0, max(0.0, min(t - start, end - t) / ramp))
 
-    def dimming(self, block: int) -> tuple[float, float, float, float] | None:
+    def _dimmed(self, block: int) -> tuple[float, float, float, float] | None:
         """(start, end, depth, ramp) of the change of light in a block of time, seconds and share of the gain; or None."""
         rng = np.random.default_rng([self.seed, 11, block])
         if rng.random() < 0.5:
             return None
         start = block * _DIMMING_S + float(rng.uniform(14, 40))
         return start, start + float(rng.uniform(9, 16)), float(rng.uniform(0.12, 0.26)), 2.0
-
-
-Flow = NDArray[np.float32]
