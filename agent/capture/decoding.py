@@ -7,6 +7,7 @@ Decoding uses one thread: measured on 360p and 720p H.264, more threads were slo
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -62,6 +63,7 @@ class Decoder:
         self._timeout_s = timeout_s
         self.decoded = 0
         self.damaged = 0
+        started_s = time.monotonic()
         try:
             self._container: InputContainer = av.open(
                 source.url,
@@ -71,7 +73,8 @@ class Decoder:
                 timeout=None if source.kind is Kind.FILE else timeout_s,
             )
         except (av.error.FFmpegError, OSError) as error:
-            raise self.failure(error) from None  # the cause would show the URL with its credentials
+            # Without its cause, which would show the URL and its credentials.
+            raise self.failure(error, waited_s=time.monotonic() - started_s) from None
         try:
             self._stream = self._pick()
         except BaseException:
@@ -103,12 +106,16 @@ class Decoder:
                     raise
                 self.damaged += 1
 
-    def failure(self, error: Exception) -> StillwatchError:
+    def failure(self, error: Exception, *, waited_s: float = 0.0) -> StillwatchError:
         """What to raise for an error of libav: a file with bad content is corrupt, all else may work on a retry."""
-        if isinstance(error, av.error.ExitError):
+        # Interrupted while it waits for an RTSP answer, libav calls what it has invalid data.
+        if isinstance(error, av.error.ExitError) or (
+            self._source.kind is not Kind.FILE and waited_s >= self._timeout_s
+        ):
             return SourceError(f"{self._source.name}: no data within {self._timeout_s:g} s")
         reason = redact(getattr(error, "strerror", None) or str(error))
-        if isinstance(error, OSError) and error.errno == errno.EIO and self._source.kind in (Kind.DOWNLOAD, Kind.STREAM):
+        remote = self._source.kind in (Kind.DOWNLOAD, Kind.STREAM)
+        if remote and isinstance(error, OSError) and error.errno == errno.EIO:
             reason += " (libav says so when a host name is not known)"
         if self._source.kind is Kind.FILE and not isinstance(error, OSError):
             where = f"damaged beyond frame {self.decoded - 1}" if self.decoded else "can't be read as video"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from agent.capture.clock import Clock
 
 _LONGEST_GAP_S = 60.0
-_LARGEST_DISORDER_S = 1.0
+_LARGEST_DISORDER_PERIODS = 2
 _SMALLEST_STEP_S = 0.001
 _LATE_S = 1.0
 
@@ -36,7 +36,7 @@ class Timeline:
         follows_s = self._last_s + self._period_s
         position_s = follows_s if stamp_s is None else stamp_s + self._shift_s
         step_s = position_s - self._last_s
-        if not -_LARGEST_DISORDER_S <= step_s <= _LONGEST_GAP_S:
+        if not -_LARGEST_DISORDER_PERIODS * self._period_s <= step_s <= _LONGEST_GAP_S:
             self._shift_s += follows_s - position_s
             position_s = follows_s
         elif step_s <= 0:
@@ -77,16 +77,23 @@ class MediaClock:
 
 
 class RateLimit:
-    """Keeps at most `fps` frames a second: the first frame of each slot of 1/fps seconds."""
+    """Keeps at most `fps` frames a second on average, each the nearest to when one is due.
+
+    Nearest, not first after: stamps are rounded (Matroska: to milliseconds) and jitter, and a limit equal to the
+    source's own rate must not lose frames.
+    """
 
     def __init__(self, fps: float) -> None:
-        self._fps = fps
-        self._slot: int | None = None
+        self._period_s = 1 / fps
+        self._due_s = -math.inf
+        self._last_s = -math.inf
 
     def keeps(self, time_s: float) -> bool:
         """Whether the frame at this time (rising from call to call) is one to keep."""
-        slot = math.floor(time_s * self._fps + 1e-3)  # stamps are rounded: 0.0999 belongs to the slot of 0.1
-        if slot == self._slot:
+        step_s, self._last_s = time_s - self._last_s, time_s
+        if time_s < self._due_s - step_s / 2:
             return False
-        self._slot = slot
+        self._due_s += self._period_s
+        if self._due_s <= time_s:  # the first frame, or after a gap
+            self._due_s = time_s + self._period_s
         return True
