@@ -14,8 +14,9 @@ _REST = 0.3  # share of that spent at rest
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A camera over a world of `world` = (width, height) px; the picture is a part of it. `shake` holds amplitude in px,
-    rate in 1/s and phase of the swings of x and of y."""
+    """A camera over a `world` of (width, height) px, of which the picture is a part; `room`: how far it can move.
+
+    shake: amplitude in px, rate in 1/s and phase of each swing in x and in y."""
 
     world: tuple[int, int]
     room: tuple[float, float] = (0.0, 0.0)

@@ -9,7 +9,7 @@ from config.errors import ConfigError
 
 
 def one_of(what: str, value: str, choices: Sequence[str]) -> str:
-    """`value` when it is one of `choices`. Raises ConfigError with what was found, the nearest choice and all of them."""
+    """`value` when it is one of `choices`. Raises ConfigError that names the nearest choice and all of them."""
     if value in choices:
         return value
     near = get_close_matches(value.lower(), choices, n=1, cutoff=0.5)

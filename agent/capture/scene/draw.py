@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.capture.scene.backdrop import Backdrop
-from agent.capture.scene.figure import Look, Pose, Shape, shapes
+from agent.capture.scene.figure import Shape, shapes
+from agent.capture.scene.outline import Look, Pose
 from agent.capture.scene.palette import tinted
 from agent.capture.scene.truth import SceneObject
 

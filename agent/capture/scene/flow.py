@@ -17,9 +17,9 @@ def backward_flow(
 ) -> Flow:
     """float32 (height, width, 2): current(x, y) ≈ previous(x + u, y + v), in pixels.
 
-    ground: (u, v) of the backdrop. figures: every figure far to near, as it is now and as it was (None: it was not there,
-    its flow is NaN). A shape moves as the affine map between its points now and then. What was hidden in the previous
-    frame has the motion of its own surface; shadows have the ground's.
+    ground: (u, v) of the backdrop. figures: all, far to near, as they are and as they were (None: it was not
+    there, its flow is NaN). A shape moves as the affine map between its points now and then. What was hidden in the
+    previous frame has the motion of its own surface; shadows have the ground's.
     """
     field = np.empty((height, width, 2), np.float32)
     field[:] = ground

@@ -1,11 +1,11 @@
-"""What happens in a view: entering, leaving, falling, leaving a bag; from the lives in it and what the camera sees of them."""
+"""What happens in a view: entering, leaving, falling, leaving a bag, as far as its camera sees it."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.capture.scene.timeline import Actor
+from agent.capture.scene.actor import Actor
 from agent.capture.scene.truth import SceneEvent
 from agent.capture.scene.view import View
 
@@ -23,9 +23,9 @@ def happenings(view: View, start_s: float, end_s: float) -> list[SceneEvent]:
         shares = _in_picture(view, actor, times)
         found += _comings(actor, times, shares, start_s, end_s)
         for leg in actor.legs:
-            if leg.action == "falling" and start_s <= leg.start_s and leg.end_s <= end_s:
-                if np.interp(leg.end_s, times, shares) > 0.3:
-                    found.append(SceneEvent("fall", leg.start_s, leg.end_s, actor.id))
+            falls = leg.action == "falling" and start_s <= leg.start_s and leg.end_s <= end_s
+            if falls and np.interp(leg.end_s, times, shares) > 0.3:
+                found.append(SceneEvent("fall", leg.start_s, leg.end_s, actor.id))
     return found
 
 

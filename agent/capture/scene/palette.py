@@ -25,8 +25,8 @@ TROUSERS: tuple[RGB, ...] = ((62, 66, 84), (98, 98, 104), (142, 124, 98), (84, 6
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """What the light does to colours: `ground` multiplies the backdrop, `figure` the figures (more, so that their colour
-    stays legible at night), `shadow` is the darkening under a figure, 0–1."""
+    """What the light does to colours: `ground` multiplies the backdrop, `figure` the figures (brighter, so that their
+    colour can be read at night), `shadow` is the darkening under a figure, 0–1."""
 
     ground: RGB
     figure: RGB

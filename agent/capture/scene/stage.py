@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from agent.capture.scene.palette import COATS
 from agent.capture.scene.truth import COLOURS
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where things can be: bands of ground line (top, bottom) to walk on, lines to drive and to park on, in units."""
+
+    walk: tuple[tuple[float, float], ...]
+    drive: tuple[float, ...]
+    park: tuple[float, ...]
+
+
+GROUNDS: dict[str, Ground] = {
+    "street": Ground(((194, 209), (314, 352)), (246, 282), (222, 305)),
+    "yard": Ground(((198, 214), (284, 352)), (256,), (234,)),
+    "office": Ground(((222, 256), (286, 352)), (), ()),
+}
 
 # Kind → size in units at ground line 200 and at 350 (a person's height, the others' length or width).
 SIZES: dict[str, tuple[float, float]] = {
@@ -32,7 +50,7 @@ def kinds_of(place: str) -> tuple[str, ...]:
 
 
 def colour_of(kind: str, rng: np.random.Generator) -> str:
-    """A colour that the kind is seen in; what animals never are comes oftener elsewhere, so that colours are balanced."""
+    """A colour that the kind is seen in. What animals never are comes oftener elsewhere, to balance colours."""
     if kind in ANIMALS:
         return COATS[int(rng.integers(len(COATS)))]
     weights = np.array([1.0 if c in COATS else 2.0 for c in COLOURS])

@@ -6,10 +6,11 @@ from math import pi
 
 import numpy as np
 
-from agent.capture.scene.backdrop import GROUNDS, Ground, paint
+from agent.capture.scene.backdrop import paint
 from agent.capture.scene.draw import Figure, Image, Labels, add_noise, add_rain, draw_figures, figure, measure
-from agent.capture.scene.figure import Pose, new_look
-from agent.capture.scene.stage import VEHICLES, colour_of, kinds_of, size_at
+from agent.capture.scene.figure import new_look
+from agent.capture.scene.outline import Pose
+from agent.capture.scene.stage import GROUNDS, VEHICLES, Ground, colour_of, kinds_of, size_at
 from agent.capture.scene.truth import SceneTruth
 
 _PLACES = (("street", 0.38), ("yard", 0.36), ("office", 0.26))

@@ -30,8 +30,8 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True)
 class SceneEvent:
-    """Something that happens: kind (`enter`, `leave`, `fall`, `leave_object`, `cut`, `light`), its time span in seconds of
-    the scene, and the object it happens to (None for the whole picture)."""
+    """Something that happens: kind (`enter`, `leave`, `fall`, `leave_object`, `cut`, `light`), its time span in seconds
+    of the scene, and the object it happens to (None for the whole picture)."""
 
     kind: str
     start_s: float

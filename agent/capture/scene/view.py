@@ -7,10 +7,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from agent.capture.scene.actor import Actor
 from agent.capture.scene.backdrop import paint
 from agent.capture.scene.camera import new_camera
 from agent.capture.scene.draw import Figure, Image, depth, figure
-from agent.capture.scene.timeline import Actor, Timeline
+from agent.capture.scene.timeline import Timeline
 from agent.capture.scene.truth import LIGHTS
 
 
@@ -69,7 +70,7 @@ class View:
         w, h = self.size
         x, y = self.camera.offset(t)
         if x == int(x) and y == int(y):
-            return self.backdrop.image[int(y) : int(y) + h, int(x) : int(x) + w].copy()
+            return np.array(self.backdrop.image[int(y) : int(y) + h, int(x) : int(x) + w])
         shift = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return np.asarray(cv2.warpAffine(self.backdrop.image, shift, (w, h), flags=flags), dtype=np.uint8)
