@@ -1,0 +1,111 @@
+"""What goes over one connection: acknowledgements in; answers, states and events out, in this order of urgency.
+
+At most `limit` publishes are unacknowledged at once, fewer where the broker says so (Receive Maximum). What the broker
+refuses is noted by topic. Used by one thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from agent.mqtt.commands import Reply
+from agent.mqtt.delivery import Delivery
+from agent.mqtt.session import PACKET_OVERHEAD, Ack, Session
+from agent.mqtt.states import StateBoard
+
+log = structlog.get_logger()
+
+_LIMIT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A publish that waits for its acknowledgement. row: of an event."""
+
+    kind: Literal["event", "state", "reply"]
+    topic: str
+    at: float
+    row: int = 0
+
+
+class Exchange:
+    """Made for a fresh session; gone with it. denied: topic → why the broker does not take it. Times are monotonic
+    seconds."""
+
+    def __init__(
+        self, session: Session, delivery: Delivery, states: StateBoard, replies: deque[Reply], now: float
+    ) -> None:
+        self._session = session
+        self._delivery = delivery
+        self._states = states
+        self._replies = replies
+        self._limit = min(_LIMIT, session.receive_maximum)
+        self._sent: dict[int, _Sent] = {}
+        self.denied: dict[str, str] = {}
+        states.forget_sent()
+        delivery.begin(now, session.max_packet)
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._sent)
+
+    def waiting_s(self, now: float) -> float:
+        """For how long the oldest publish has waited for its acknowledgement, 0 when none does."""
+        return max((now - sent.at for sent in self._sent.values()), default=0.0)
+
+    def step(self, now: float, *, events: bool = True) -> None:
+        """Take in what came, send what is due. Without `events` none is begun. Raises sqlite3.Error from the outbox."""
+        for ack in self._session.acks():
+            self._settle(ack, now)
+        while (refusal := self._session.refused_subscription()) is not None:
+            self.denied["commands"] = refusal
+        self._delivery.save()
+        while self._replies and self._room > 0:
+            reply = self._replies.popleft()
+            self._publish(_Sent("reply", reply.topic, now), reply.payload, correlation=reply.correlation)
+        for topic, payload in self._states.due(now)[: self._room]:
+            self._states.sent(topic, payload, now)
+            self._publish(_Sent("state", topic, now), payload)
+        if events:
+            for outgoing in self._delivery.next(self._room, now):
+                self._publish(_Sent("event", outgoing.topic, now, outgoing.row), outgoing.payload)
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until `step` has something to send by itself; None when only others can bring something."""
+        if self._room == 0:
+            return None
+        times = [time for time in (self._states.due_in(now), self._delivery.due_in(now)) if time is not None]
+        return min(times, default=None)
+
+    @property
+    def _room(self) -> int:
+        return max(0, self._limit - len(self._sent))
+
+    def _publish(self, sent: _Sent, payload: str, correlation: bytes | None = None) -> None:
+        size = len(payload.encode()) + len(sent.topic.encode()) + len(correlation or b"") + PACKET_OVERHEAD
+        if sent.kind != "event" and self._session.max_packet is not None and size > self._session.max_packet:
+            self.denied[sent.topic] = f"{size} bytes, the broker takes packets of {self._session.max_packet}"
+            return
+        try:
+            mid = self._session.publish(sent.topic, payload, retain=sent.kind == "state", correlation=correlation)
+        except ValueError as error:  # a response topic that can't be one
+            log.warning("can't publish", topic=sent.topic, reason=str(error))
+            return
+        self._sent[mid] = sent
+
+    def _settle(self, ack: Ack, now: float) -> None:
+        sent = self._sent.pop(ack.mid, None)
+        if sent is None:
+            return
+        self._delivery.prove()
+        if ack.refused and self.denied.get(sent.topic) != ack.reason:
+            log.warning("the broker does not take a topic", topic=sent.topic, reason=ack.reason)
+            self.denied[sent.topic] = ack.reason
+        elif not ack.refused:
+            self.denied.pop(sent.topic, None)
+        if sent.kind == "event":
+            self._delivery.acknowledged(sent.row, ack, now)
