@@ -104,7 +104,7 @@ class Preprocessor:
         inside = out[top:bottom, left:right]
         if inside.shape != out.shape:
             out[:] = self._padding
-        _shrink(image[y0:y1, x0:x1], inside)
+        shrink(image[y0:y1, x0:x1], inside)
         return out
 
     def patches(
@@ -129,7 +129,7 @@ class Preprocessor:
         return rows_out
 
 
-def _shrink(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+def shrink(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """Antialiased resize of uint8 (H, W, 3) into `out`."""
     height, width = out.shape[:2]
     h, w = image.shape[:2]

@@ -17,7 +17,7 @@ from agent.capture.scene.truth import ACTIONS, COLOURS, KINDS, LIGHTS, PLACES, W
 DESCRIBE = "Describe the scene."
 MIN_VISIBLE = 0.5
 SIDES = ("on the left", "in the middle", "on the right")
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 POSED = ("walking", "standing", "lying", "falling")
 PLURALS = {"person": "people", "car": "cars", "truck": "trucks", "dog": "dogs", "cat": "cats", "bag": "bags"}
 TIMES = {"day": "by day", "dusk": "at dusk", "night": "at night"}
@@ -151,7 +151,9 @@ def _attribute_presence(things: Sequence[Thing], rng: np.random.Generator) -> Qu
         there = any(t.kind == kind and t.action == value for t in things)
         return Question("yes_no", f"Is there a {kind} {value}?", _yes(there))
     place = model.side if model and keep else _pick(rng, SIDES)
-    return Question("yes_no", f"Is there a {kind} {place}?", _yes(any(t.kind == kind and t.side == place for t in things)))
+    return Question(
+        "yes_no", f"Is there a {kind} {place}?", _yes(any(t.kind == kind and t.side == place for t in things))
+    )
 
 
 def _ambience(truth: SceneTruth, rng: np.random.Generator) -> Question:
@@ -172,15 +174,34 @@ def _ambience(truth: SceneTruth, rng: np.random.Generator) -> Question:
 
 def vocabulary() -> list[str]:
     """Every sentence pattern once with every word, for a tokenizer to be trained on."""
-    words = [*KINDS, *PLURALS.values(), *COLOURS, *ACTIONS, *PLACES, *LIGHTS, *WEATHERS, *SIDES, *TIMES.values(), *NUMBERS]
+    words = [
+        *KINDS,
+        *PLURALS.values(),
+        *COLOURS,
+        *ACTIONS,
+        *PLACES,
+        *LIGHTS,
+        *WEATHERS,
+        *SIDES,
+        *TIMES.values(),
+        *NUMBERS,
+    ]
     lines = [f" {w}" for w in words] + [w.capitalize() for w in words] + [f"{w.capitalize()}." for w in words]
     for kind in KINDS:
         lines += [f"Is there a {kind}?", f"How many {PLURALS[kind]} are there?", f"Where is the {kind}?"]
         lines += [f"What colour is the {kind}?", f"What is the {kind} doing?"]
-        lines += [f"A {Thing(kind, c, a, x).noun} {a} {s}." for c in COLOURS for a in POSED for x, s in enumerate(SIDES)]
+        lines += [
+            f"A {Thing(kind, c, a, x).noun} {a} {s}." for c in COLOURS for a in POSED for x, s in enumerate(SIDES)
+        ]
     lines += [DESCRIBE, "What colour is the person wearing?", "What is on the left?", "What is in the middle?"]
     lines += ["What place is this?", "What time of day is it?", "Is it raining?", "Is it night?", "Is this a street?"]
-    lines += ["Is this an office?", "An office by day in the rain. Nothing is there.", "Yes.", "No.", "A red car and a dog."]
+    lines += [
+        "Is this an office?",
+        "An office by day in the rain. Nothing is there.",
+        "Yes.",
+        "No.",
+        "A red car and a dog.",
+    ]
     return lines
 
 
