@@ -141,7 +141,7 @@ def load_model(folder: Path) -> Model:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError(f"{manifest_file}: {_faults(error)}; {_remedy(folder)}") from error
+        raise ModelError(f"{manifest_file}: {faults(error)}; {_remedy(folder)}") from error
     for name, graph in manifest.graphs.items():
         if not (folder / graph.file).is_file():
             raise ModelError(f"{folder / graph.file}: not found; expected the graph `{name}`; {_remedy(folder)}")
@@ -172,19 +172,19 @@ def _remedy(folder: Path) -> str:
     return f"write manifest and graphs anew with `python -m engines.export {folder}`"
 
 
-def _faults(error: ValidationError) -> str:
+def faults(error: ValidationError) -> str:
     """All faults of a manifest in one line: key, what was found, what was expected."""
-    faults = []
+    found = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "missing":
-            faults.append(f"key `{key}`: not there, expected a value")
+            found.append(f"key `{key}`: not there, expected a value")
         elif fault["type"] == "extra_forbidden":
-            faults.append(f"key `{key}`: unknown, expected only the keys of this version")
+            found.append(f"key `{key}`: unknown, expected only the keys of this version")
         elif fault["type"] == "json_invalid":
-            faults.append(f"not JSON ({fault['msg']})")
+            found.append(f"not JSON ({fault['msg']})")
         elif not key:
-            faults.append("key " + fault["msg"].removeprefix("Value error, "))
+            found.append("key " + fault["msg"].removeprefix("Value error, "))
         else:
-            faults.append(f"key `{key}`: found {fault['input']!r}, expected: {fault['msg']}")
-    return "; ".join(faults)
+            found.append(f"key `{key}`: found {fault['input']!r}, expected: {fault['msg']}")
+    return "; ".join(found)

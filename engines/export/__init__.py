@@ -1,0 +1,107 @@
+"""Turns a Hugging Face checkpoint of the Idefics3 / SmolVLM family into a model folder.
+
+The graphs are built node by node from the checkpoint's configuration: neither torch nor transformers is needed, and the
+same checkpoint gives the same bytes. `python -m engines.export FOLDER` writes them beside the weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from config.errors import ModelError
+from engines.export import text, vision
+from engines.export.checkpoint import WEIGHTS, Checkpoint, read_json
+from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, sha256
+
+SMOLVLM_PROMPT = "<|im_start|>User:{image}{question}<end_of_utterance>\nAssistant:"
+_DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+}
+
+
+def export_model(folder: Path, *, name: str, domain: str, prompt: str = SMOLVLM_PROMPT) -> Model:
+    """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
+    (and maybe preprocessor_config.json with mean and deviation of the pixels, else 0.5). Raises ModelError. An older
+    manifest goes first and the new one is written last, so a folder that has one is complete."""
+    checkpoint = Checkpoint.open(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    builders = (vision.encode_full, vision.select_inplace, vision.connect, text.embed, text.decode)
+    graphs = {graph.name: graph.save(folder) for graph in (build(checkpoint) for build in builders)}
+    decode = graphs.pop("decode")
+    try:
+        manifest = _manifest(checkpoint, {**graphs, "prefill": decode, "step": decode}, name, domain, prompt)
+    except ValidationError as error:
+        raise ModelError(f"{folder}: can't be exported: {faults(error)}") from error
+    unfinished = folder / f"{MANIFEST}.new"
+    unfinished.write_text(_lists_on_one_line(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
+    unfinished.replace(folder / MANIFEST)
+    return load_model(folder)
+
+
+def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, domain: str, prompt: str) -> Manifest:
+    folder, tower = checkpoint.folder, checkpoint.config.vision_config
+    side, heads = tower.image_size // tower.patch_size, tower.num_attention_heads
+    processor = folder / "preprocessor_config.json"
+    pixels = read_json(processor) if processor.is_file() else {}
+    stored = Counter[str]()
+    for tensor in checkpoint.tensors.values():
+        stored[tensor.dtype] += tensor.length
+    return Manifest(
+        name=name,
+        family="idefics3",
+        domain=domain,
+        image_size=tower.image_size,
+        patch_size=tower.patch_size,
+        grid=(side, side),
+        resize="stretch",
+        mean=tuple(pixels.get("image_mean", (0.5, 0.5, 0.5))),
+        std=tuple(pixels.get("image_std", (0.5, 0.5, 0.5))),
+        layers=tower.num_hidden_layers,
+        heads=heads,
+        dim=tower.hidden_size,
+        merge=checkpoint.config.scale_factor,
+        position="absolute",
+        dtype=_DTYPES[stored.most_common(1)[0][0]],
+        cache_layout=(tower.num_hidden_layers, 2, heads, side * side, tower.hidden_size // heads),
+        graphs=graphs,
+        weights={WEIGHTS: sha256(folder / WEIGHTS)},
+        prompt=prompt,
+        eos=_end_tokens(checkpoint),
+    )
+
+
+def _lists_on_one_line(text: str) -> str:
+    """JSON strings hold no raw line break, so one within brackets is indentation."""
+    return re.sub(r"\[\n[^\[\]]*\n\s*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text)
+
+
+def _end_tokens(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Text of the tokens that end an answer: generation_config.json, else config.json. Raises ModelError."""
+    file = checkpoint.folder / "generation_config.json"
+    ids: Any = read_json(file).get("eos_token_id") if file.is_file() else None
+    if ids is None:
+        ids = checkpoint.config.eos_token_id
+    if ids is None:
+        ids = checkpoint.config.text_config.eos_token_id
+    names = _token_names(checkpoint.folder / "tokenizer.json")
+    wanted = [ids] if isinstance(ids, int) else list(ids or [])
+    if not wanted or any(i not in names for i in wanted):
+        raise ModelError(
+            f"{checkpoint.folder}: found end-of-sequence ids {ids}, expected ids that tokenizer.json knows; set "
+            "`eos_token_id` in generation_config.json"
+        )
+    return tuple(names[i] for i in wanted)
+
+
+def _token_names(file: Path) -> dict[int, str]:
+    content = read_json(file)
+    names = {i: token for token, i in content["model"]["vocab"].items()}
+    names.update({token["id"]: token["content"] for token in content.get("added_tokens", [])})
+    return names

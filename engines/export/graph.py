@@ -1,0 +1,123 @@
+"""Builds an ONNX graph whose weights stay where they are: initializers are references into `model.safetensors`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from config.errors import ModelError
+from engines.export.checkpoint import WEIGHTS, Checkpoint
+from engines.manifest import GraphFile, Shape
+
+OPSET = 17
+_STORED = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
+
+
+class Graph:
+    """Collects nodes in order and writes one file. Values are named after what they hold; the same calls give the same
+    bytes. Stored weights are cast to float32 by nodes that the runtime folds when it loads the graph, as it does every
+    other operation on weights alone."""
+
+    def __init__(self, name: str, checkpoint: Checkpoint) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._ready: set[str] = set()
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._shapes: tuple[dict[str, Shape], dict[str, Shape]] = ({}, {})
+
+    def input(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> str:
+        self._shapes[0][name] = shape
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
+
+    def output(self, value: str, shape: Shape) -> None:
+        """Declare a float32 value, named when its node was added, as an output."""
+        self._shapes[1][value] = shape
+        self._outputs.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))
+
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output and return the name of its value."""
+        value = name or f"{kind.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, list(inputs), [value], name=value, **attributes))
+        return value
+
+    def split(self, x: str, sizes: Sequence[int], axis: int = 0) -> list[str]:
+        """Add a node that cuts x along an axis."""
+        stem = f"split_{len(self._nodes)}"
+        values = [f"{stem}_{i}" for i in range(len(sizes))]
+        self._nodes.append(helper.make_node("Split", [x, self.constant(sizes)], values, name=stem, axis=axis))
+        return values
+
+    def constant(self, value: NDArray[np.generic] | Sequence[int] | float) -> str:
+        """A small constant inside the graph; int64 from integers, float32 from floats."""
+        array = np.asarray(value)
+        array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        name = f"const_{len(self._initializers)}"
+        for known, tensor in self._initializers.items():
+            if not tensor.external_data and _same(numpy_helper.to_array(tensor), array):
+                return known
+        self._initializers[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def stored(self, name: str, shape: Sequence[int] | None = None) -> str:
+        """A reference to a stored parameter as it is, optionally seen in another shape of equal size."""
+        found = self.checkpoint.tensor(name)
+        if name not in self._initializers:
+            tensor = TensorProto(name=name, data_type=_STORED[found.dtype], dims=shape or found.shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", WEIGHTS), ("offset", found.offset), ("length", found.length)):
+                tensor.external_data.add(key=key, value=str(value))
+            self._initializers[name] = tensor
+        return name
+
+    def weight(self, name: str, shape: Sequence[int] | None = None) -> str:
+        """A stored parameter as float32."""
+        stored = self.stored(name, shape)
+        if self.checkpoint.tensor(name).dtype == "F32":
+            return stored
+        cast = f"{name}.float"
+        if cast not in self._ready:
+            self._ready.add(cast)
+            self.op("Cast", stored, name=cast, to=TensorProto.FLOAT)
+        return cast
+
+    def linear(self, x: str, *modules: str, name: str | None = None) -> str:
+        """x (n, in) through one linear layer, or through several side by side as one matrix product. The stored weight
+        is (out, in) as `Gemm` with transB wants it; biases are used where the checkpoint has them."""
+        weights = [self.weight(f"{module}.weight") for module in modules]
+        biases = [self.weight(f"{m}.bias") for m in modules if f"{m}.bias" in self.checkpoint]
+        if len(biases) not in (0, len(modules)):
+            raise ModelError(f"{self.checkpoint.folder / WEIGHTS}: of {', '.join(modules)} only some have a bias")
+        if len(modules) > 1:
+            weights = [self.op("Concat", *weights, axis=0)]
+            biases = [self.op("Concat", *biases, axis=0)] if biases else []
+        return self.op("Gemm", x, weights[0], *biases[:1], name=name, transB=1)
+
+    def layer_norm(self, x: str, module: str, epsilon: float, name: str | None = None) -> str:
+        weight, bias = self.weight(f"{module}.weight"), self.weight(f"{module}.bias")
+        return self.op("LayerNormalization", x, weight, bias, name=name, axis=-1, epsilon=epsilon)
+
+    def save(self, folder: Path) -> GraphFile:
+        """Write `<name>.onnx` into the folder; returns what the manifest says of it."""
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
+        )
+        model = helper.make_model(
+            graph, producer_name="stillwatch", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+        )
+        (folder / f"{self.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        inputs, outputs = self._shapes
+        return GraphFile(file=f"{self.name}.onnx", inputs=inputs, outputs=outputs)
+
+
+def _same(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,0 +1,137 @@
+"""The vision tower and the connector as graphs.
+
+`encode_full`: every patch. `select_inplace`: only n patches run; their keys and values replace rows of the cache, and
+they attend to all T. Both are one function, so with every patch selected they agree.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from engines.export.checkpoint import Checkpoint
+from engines.export.graph import Graph
+
+TOWER = "model.vision_model"
+
+
+def position_ids(side: int) -> NDArray[np.int64]:
+    """Row of the position table for each of side² patches of a picture without padding.
+
+    Nearly always 0, 1, 2, …; but the family computes it as fractions in float32, and on some grids (19, 25, 29, …)
+    rounding puts a patch into its neighbour's bucket. The network was trained with that, so it's repeated here:
+    `Idefics3VisionEmbeddings.forward` in transformers.
+    """
+    boundaries = np.arange(1 / side, 1.0, 1 / side).astype(np.float32)
+    fractions = np.arange(side, dtype=np.float32) * (np.float32(1.0) / np.float32(side))
+    bucket = np.searchsorted(boundaries, np.minimum(fractions, np.float32(1.0 - 1e-6)), side="right")
+    return np.asarray(bucket[:, None] * side + bucket[None, :], np.int64).ravel()
+
+
+def encode_full(checkpoint: Checkpoint) -> Graph:
+    """patches (T, 3·p·p) → features (T, D), cache_0 … cache_(L−1) (2, H, T, dh)."""
+    return _tower(Graph("encode_full", checkpoint), select=False)
+
+
+def select_inplace(checkpoint: Checkpoint) -> Graph:
+    """patches (n, 3·p·p), index (n,), key_bias (T,), features_in (T, D), cache_N_in (2, H, T, dh) → the same features
+    and caches with the n rows replaced. One buffer may be bound as input and output: ScatterND writes rows only."""
+    return _tower(Graph("select_inplace", checkpoint), select=True)
+
+
+def connect(checkpoint: Checkpoint) -> Graph:
+    """features (T, D) → visual (T / merge², text dim): pixel shuffle, then one projection."""
+    g = Graph("connect", checkpoint)
+    config, merge = checkpoint.config.vision_config, checkpoint.config.scale_factor
+    side = config.image_size // config.patch_size
+    cells = side // merge
+    x = g.input("features", (side * side, config.hidden_size))
+    x = g.op("Reshape", x, g.constant([cells, merge, cells, merge * config.hidden_size]))
+    x = g.op("Transpose", x, perm=[0, 2, 1, 3])
+    x = g.op("Reshape", x, g.constant([cells * cells, merge * merge * config.hidden_size]))
+    x = g.linear(x, "model.connector.modality_projection.proj", name="visual")
+    g.output(x, (cells * cells, checkpoint.config.text_config.hidden_size))
+    return g
+
+
+def _tower(g: Graph, *, select: bool) -> Graph:
+    config = g.checkpoint.config.vision_config
+    side = config.image_size // config.patch_size
+    tokens, dim, heads = side * side, config.hidden_size, config.num_attention_heads
+    pixels = 3 * config.patch_size**2
+    cache_shape = (2, heads, tokens, dim // heads)
+
+    patches = g.input("patches", ("n" if select else tokens, pixels))
+    index = g.input("index", ("n",), TensorProto.INT64) if select else None
+    key_bias = g.input("key_bias", (tokens,)) if select else None
+    cache_rows = _cache_rows(g, index, heads) if index else ""
+
+    kernel = g.weight(f"{TOWER}.embeddings.patch_embedding.weight", (dim, pixels))
+    x = g.op("Gemm", patches, kernel, g.weight(f"{TOWER}.embeddings.patch_embedding.bias"), transB=1)
+    x = g.op("Add", x, _positions(g, side, index))
+    for i in range(config.num_hidden_layers):
+        layer = f"{TOWER}.encoder.layers.{i}"
+        h = g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
+        qkv = g.linear(h, *(f"{layer}.self_attn.{part}_proj" for part in "qkv"))
+        qkv = g.op("Reshape", qkv, g.constant([-1, 3, heads, dim // heads]))
+        q, kv = g.split(g.op("Transpose", qkv, perm=[1, 2, 0, 3]), [1, 2])
+        if index:
+            kv = g.op("ScatterND", g.input(f"cache_{i}_in", cache_shape), cache_rows, kv, name=f"cache_{i}")
+        else:
+            kv = g.op("Identity", kv, name=f"cache_{i}")
+        g.output(kv, cache_shape)
+        h = _attend(g, g.op("Squeeze", q, g.constant([0])), kv, key_bias, dim, heads)
+        x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.out_proj"))
+        h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
+        h = _gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
+        x = g.op("Add", x, g.linear(h, f"{layer}.mlp.fc2"))
+    if index:
+        rows = g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps)
+        slots = g.op("Unsqueeze", index, g.constant([1]))
+        g.op("ScatterND", g.input("features_in", (tokens, dim)), slots, rows, name="features")
+    else:
+        g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
+    g.output("features", (tokens, dim))
+    return g
+
+
+def _positions(g: Graph, side: int, index: str | None) -> str:
+    """Position embeddings of all tokens, or of those in `index`."""
+    table = g.weight(f"{TOWER}.embeddings.position_embedding.weight")
+    ids = position_ids(side)
+    if not np.array_equal(ids, np.arange(len(ids))):
+        table = g.op("Gather", table, g.constant(ids), axis=0)
+    return g.op("Gather", table, index, axis=0) if index else table
+
+
+def _cache_rows(g: Graph, index: str, heads: int) -> str:
+    """ScatterND indices (2, H, n, 3) of the selected tokens' rows in a cache (2, H, T, dh)."""
+    planes = np.stack(np.meshgrid(np.arange(2), np.arange(heads), indexing="ij"), axis=-1)[:, :, None, :]
+    shape = g.op("Concat", g.constant([2, heads]), g.op("Shape", index), g.constant([1]), axis=0)
+    tokens = g.op("Expand", g.op("Unsqueeze", index, g.constant([0, 1, 3])), shape)
+    return g.op("Concat", g.op("Expand", g.constant(planes), shape), tokens, axis=3)
+
+
+def _attend(g: Graph, q: str, kv: str, key_bias: str | None, dim: int, heads: int) -> str:
+    """q (H, n, dh) over keys and values (2, H, T, dh) → (n, D). The scale is left to the runtime to fuse."""
+    k, v = (g.op("Squeeze", half, g.constant([0])) for half in g.split(kv, [1, 1]))
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
+    scores = g.op("Mul", scores, g.constant((dim // heads) ** -0.5))
+    if key_bias:
+        scores = g.op("Add", scores, key_bias)
+    x = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+    return g.op("Reshape", g.op("Transpose", x, perm=[1, 0, 2]), g.constant([-1, dim]))
+
+
+def _gelu(g: Graph, x: str, kind: str) -> str:
+    """Both kinds in the spelling that ONNX Runtime and TensorRT recognise and fuse."""
+    half = g.op("Mul", x, g.constant(0.5))
+    if kind == "gelu":
+        gate = g.op("Erf", g.op("Div", x, g.constant(math.sqrt(2))))
+    else:
+        cubic = g.op("Mul", g.op("Pow", x, g.constant(3.0)), g.constant(0.044715))
+        gate = g.op("Tanh", g.op("Mul", g.op("Add", x, cubic), g.constant(math.sqrt(2 / math.pi))))
+    return g.op("Mul", half, g.op("Add", gate, g.constant(1.0)))

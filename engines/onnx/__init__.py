@@ -1,0 +1,1 @@
+"""The engine on ONNX Runtime: any Linux CPU."""
