@@ -24,7 +24,7 @@ from math import exp, inf, log1p
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.insight.baseline import Appearance, Floats, Motion, project, projection_matrix
+from agent.insight.baseline import WIDTH, Appearance, Floats, Motion, project, random_signs
 from agent.insight.checks import require
 from agent.insight.hysteresis import Episode, Hysteresis
 from agent.insight.rarity import DAY_S, ScoreHistory
@@ -94,24 +94,23 @@ class AnomalyState:
 
 
 @dataclass(frozen=True, slots=True)
-class AnomalyEvent:
-    """An alarm begins (`type` new) or ends (`end`, with the same `onset_s`).
+class Alarm:
+    """An alarm that begins, or ends (`ended`, with the same `onset_s`).
 
-    onset_s, duration_s: on the clock of `update`. score: highest so far, 1 = the alarm limit. severity: 0.5 at the
-    limit, towards 1. streams: what is unusual, the more unusual first. regions: boxes in cells, at the highest score.
-    per_day: how often normal life scores that high; extrapolated: True when that is rarer than the time watched so
-    far can show. accepted: True when it ended because it stayed, and is normal from now on.
+    onset_s, duration_s: on the clock of `update`. score: highest so far, 1 = the alarm limit. streams: what is
+    unusual, the more unusual first. regions: boxes in cells, at the highest score. per_day: how often normal life
+    scores that high; extrapolated: True when that is rarer than the time watched so far can show. accepted: True when
+    it ended because it stayed, and is normal from now on.
     """
 
-    type: str
     onset_s: float
     duration_s: float
     score: float
-    severity: float
     streams: tuple[Stream, ...]
     regions: tuple[CellBox, ...]
     per_day: float
     extrapolated: bool
+    ended: bool = False
     accepted: bool = False
 
 
@@ -153,13 +152,13 @@ class AnomalyModel:
         self.grid, self.dim = grid, dim
         self.settings = settings or AnomalySettings()
         tokens = grid[0] * grid[1]
-        self.projection = projection_matrix(dim, self.settings.seed)
-        self.appearance = Appearance(tokens, self.projection.shape[1])
+        self.signs = random_signs(dim, self.settings.seed)
+        self.appearance = Appearance(tokens, min(WIDTH, dim))
         self.motion = Motion(grid)
         self.history = {stream: ScoreHistory() for stream in Stream}
         self.learned_s = 0.0
         self._cell_px = np.array(cell_px, np.float32)
-        self._points = np.zeros((tokens, self.projection.shape[1]), np.float32)
+        self._points = np.zeros_like(self.appearance.mean)
         self._velocity: Floats | None = None
         self._cells = {stream: np.zeros(tokens, np.float32) for stream in Stream}
         self._smooth: dict[Stream, float] = {}
@@ -187,36 +186,35 @@ class AnomalyModel:
         features: Floats,
         now_s: float,
         *,
-        encoded: NDArray[np.int64] | None = None,
+        fresh: NDArray[np.int64] | None = None,
         motion: Floats | None = None,
-        changed: NDArray[np.bool_] | None = None,
         cut: bool = False,
         ignored: NDArray[np.bool_] | None = None,
-    ) -> AnomalyEvent | None:
+    ) -> Alarm | None:
         """Take in one frame; the alarm that begins or ends with it, if one does.
 
-        features: float32 (T, D), accumulated; only read. encoded: flat slots whose features are new, None = all.
-        motion: float32 (T, 2), mean backward flow since the frame before in source pixels; None = not measured.
-        changed: bool (T,), tokens whose pixels changed: elsewhere nothing moves, whatever the flow says. cut: this
-        frame starts a new shot. ignored: bool (T,), tokens that never count.
+        features: float32 (T, D), accumulated; only read. fresh: flat slots whose features are new, None = all; the
+        others keep their score. motion: float32 (T, 2), mean backward flow since the frame before in source pixels, 0
+        where no pixel changed; None = not measured. cut: this frame starts a new shot. ignored: bool (T,), tokens
+        that never count.
         """
         first = self._last_s == -inf
         gap_s = 0.0 if first else now_s - self._last_s
         self._last_s = now_s
-        self._velocity = None if cut or gap_s <= 0 else self._to_velocity(motion, changed, gap_s)
-        self._score_cells(features, None if first or cut else encoded, ignored)
+        self._velocity = None if motion is None or cut or gap_s <= 0 else motion / (gap_s * self._cell_px)
+        self._score_cells(features, None if first or cut else fresh, ignored)
         if cut:
             self._smooth.clear()
             self._grace_until_s = now_s + self.settings.cut_grace_s
         scores = self._frame_scores(gap_s)
-        event = self._judge(scores, now_s) if self.learned_s >= self.settings.learn_s else None
+        alarm = self._judge(scores, now_s) if self.learned_s >= self.settings.learn_s else None
         self._learn(scores, now_s, min(gap_s, _LONGEST_STEP_S))
-        return event
+        return alarm
 
-    def accept(self) -> AnomalyEvent | None:
+    def accept(self) -> Alarm | None:
         """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
         that was on, if one was."""
-        event = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
+        alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
         places = self._unusual_cells()
         self.appearance.forget(places, self._points)
         self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, np.arange(len(self._points)))
@@ -224,22 +222,13 @@ class AnomalyModel:
             self.motion.forget(places, self._velocity)
         self._smooth.clear()
         self._alarm.cancel()
-        return event
-
-    def _to_velocity(self, motion: Floats | None, changed: NDArray[np.bool_] | None, gap_s: float) -> Floats | None:
-        """(T, 2) in cells per second, pointing where things go; None = unknown."""
-        if changed is not None and not changed.any():
-            return np.zeros((len(self._points), 2), np.float32)
-        if motion is None:
-            return None
-        velocity = motion / (-gap_s * self._cell_px)
-        return velocity if changed is None else velocity * changed[:, None]
+        return alarm
 
     def _score_cells(
-        self, features: Floats, encoded: NDArray[np.int64] | None, ignored: NDArray[np.bool_] | None
+        self, features: Floats, fresh: NDArray[np.int64] | None, ignored: NDArray[np.bool_] | None
     ) -> None:
-        places = np.arange(len(self._points)) if encoded is None else encoded
-        self._points[places] = project(features[places], self.projection)
+        places = np.arange(len(self._points)) if fresh is None else fresh
+        self._points[places] = project(features[places], self.signs)
         self._cells[Stream.APPEARANCE][places] = self.appearance.score(self._points[places], places)
         if self._velocity is not None:
             self._cells[Stream.MOTION] = self.motion.score(self._velocity)
@@ -264,7 +253,7 @@ class AnomalyModel:
         known = {stream: history for stream, history in self.history.items() if history.usual < inf}
         return {stream: (history.usual, history.limit(share, self._last_s)) for stream, history in known.items()}
 
-    def _judge(self, scores: dict[Stream, float], now_s: float) -> AnomalyEvent | None:
+    def _judge(self, scores: dict[Stream, float], now_s: float) -> Alarm | None:
         limits = self._limits()
         levels = {stream: (scores[stream] - usual) / (limit - usual) for stream, (usual, limit) in limits.items()}
         self._level = max(levels.values(), default=0.0)
@@ -279,32 +268,31 @@ class AnomalyModel:
             return None
         if not self._told:
             self._told, self._onset_s = True, episode.onset_s
-            return self._event("new", episode)
+            return self._describe(episode)
         if episode.ended:
             return self._end(episode)
         return self.accept() if now_s - episode.onset_s >= self.settings.accept_after_s else None
 
-    def _end(self, episode: Episode, *, accepted: bool = False) -> AnomalyEvent:
-        event = self._event("end", episode, accepted=accepted)
-        for stream in event.streams:
+    def _end(self, episode: Episode, *, accepted: bool = False) -> Alarm:
+        alarm = self._describe(episode, ended=True, accepted=accepted)
+        for stream in alarm.streams:
             self.history[stream].add_alarm(self._peak_now().scores[stream], self._last_s)
         self._told, self._peak = False, None
-        return event
+        return alarm
 
-    def _event(self, kind: str, episode: Episode, *, accepted: bool = False) -> AnomalyEvent:
+    def _describe(self, episode: Episode, *, ended: bool = False, accepted: bool = False) -> Alarm:
         peak = self._peak_now()
         streams = sorted((s for s, level in peak.levels.items() if level >= 1), key=lambda s: -peak.levels[s])
         per_day = self.history[streams[0]].per_day(peak.scores[streams[0]])
-        return AnomalyEvent(
-            type=kind,
+        return Alarm(
             onset_s=episode.onset_s,
             duration_s=episode.last_s - episode.onset_s,
             score=peak.level,
-            severity=1 - 0.5 / peak.level,
             streams=tuple(streams),
             regions=peak.regions,
             per_day=per_day,
             extrapolated=per_day * self.history[streams[0]].span_s < DAY_S,
+            ended=ended,
             accepted=accepted,
         )
 

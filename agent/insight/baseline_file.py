@@ -28,7 +28,7 @@ def snapshot(model: AnomalyModel, model_name: str, now_s: float) -> dict[str, ND
         "grid": np.array(model.grid),
         "dim": np.array(model.dim),
         "learned_s": np.array(model.learned_s),
-        "projection": model.projection,
+        "signs": model.signs,
         "seconds": model.appearance.seconds,
         "mean": model.appearance.mean,
         "variance": model.appearance.variance,
@@ -97,7 +97,7 @@ def load_or_relearn(path: Path, model: AnomalyModel, model_name: str, now_s: flo
 
 def _restore(path: Path, model: AnomalyModel, arrays: dict[str, NDArray[Any]], now_s: float) -> None:
     targets: dict[str, tuple[object, str]] = {
-        "projection": (model, "projection"),
+        "signs": (model, "signs"),
         "seconds": (model.appearance, "seconds"),
         "mean": (model.appearance, "mean"),
         "variance": (model.appearance, "variance"),

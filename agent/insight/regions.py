@@ -8,11 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.preprocess import Placement
+
 CellBox = tuple[int, int, int, int]
 """(column, row, columns, rows) of a rectangle of grid cells."""
 
 PixelBox = tuple[int, int, int, int]
 """(x, y, w, h) in source pixels."""
+
+_ROUNDING = 1e-3
+"""Source pixels that are forgiven before a box grows by a whole one."""
 
 
 def large_components(mask: NDArray[np.bool_], min_cells: int = 1) -> tuple[NDArray[np.bool_], list[CellBox]]:
@@ -39,33 +44,21 @@ def merge_close(boxes: Iterable[CellBox], gap: int = 1) -> list[CellBox]:
     return merged
 
 
-def stretched_cells(grid: tuple[int, int], frame_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Source-pixel box (x, y, w, h) of every token, float32 (rows · cols, 4), when the model sees the whole frame
-    stretched to its square. `frame_size` is (width, height)."""
-    rows, cols = grid
-    width, height = frame_size[0] / cols, frame_size[1] / rows
-    row, col = np.divmod(np.arange(rows * cols), cols)
-    size = np.ones(rows * cols)
-    return np.stack([col * width, row * height, size * width, size * height], axis=1).astype(np.float32)
-
-
-def cells_to_source(
-    box: CellBox, grid: tuple[int, int], cells: NDArray[np.float32], frame_size: tuple[int, int]
-) -> PixelBox:
+def cells_to_source(box: CellBox, placement: Placement, patch_size: int) -> PixelBox:
     """The smallest box of whole source pixels that covers a box of cells, cut at the frame's border.
 
-    `cells` is float32 (T, 4): the source-pixel box (x, y, w, h) of each token, whatever resize or slide of the grid
-    made it. A box of cells that look outside the picture only (padding) comes back with no width or no height.
+    `placement` says where the frame lies in the model's picture, which has `patch_size` pixels per cell. A box of cells
+    that look outside the frame only (padding) comes back with no width or no height.
     """
-    col, row, width, height = box
-    inside = cells.reshape(*grid, 4)[row : row + height, col : col + width].reshape(-1, 4)
-    low = np.floor(inside[:, :2].min(axis=0) + 1e-3)
-    high = np.ceil((inside[:, :2] + inside[:, 2:]).max(axis=0) - 1e-3)
-    (x0, y0), (x1, y1) = np.clip([low, high], 0, frame_size).astype(int)
+    x, y, w, h = placement.to_source(
+        (box[0] * patch_size, box[1] * patch_size, box[2] * patch_size, box[3] * patch_size)
+    )
+    x0, y0 = np.floor(np.array([x, y]) + _ROUNDING).clip(0, placement.frame_size)
+    x1, y1 = np.ceil(np.array([x + w, y + h]) - _ROUNDING).clip(0, placement.frame_size)
     return _box(x0, y0, x1 - x0, y1 - y0)
 
 
-def _box(x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
+def _box(x: float, y: float, w: float, h: float) -> tuple[int, int, int, int]:
     return int(x), int(y), int(w), int(h)
 
 

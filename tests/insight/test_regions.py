@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from agent.insight.regions import cells_to_source, large_components, merge_close, stretched_cells
+from agent.insight.regions import cells_to_source, large_components, merge_close
+from engines.preprocess import Placement
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
@@ -37,23 +38,23 @@ def test_components_below_the_minimum_vanish_and_diagonal_neighbours_belong_toge
 
 
 @given(
-    grid=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    size=st.tuples(st.integers(20, 2000), st.integers(20, 2000)),
+    resize=st.sampled_from(["stretch", "letterbox", "crop"]),
+    size=st.tuples(st.integers(40, 2000), st.integers(40, 2000)),
     data=st.data(),
 )
-def test_source_box_covers_its_cells_within_a_pixel(
-    grid: tuple[int, int], size: tuple[int, int], data: st.DataObject
+def test_the_source_box_is_what_its_cells_show_within_a_pixel(
+    resize: str, size: tuple[int, int], data: st.DataObject
 ) -> None:
-    col, row = data.draw(st.integers(0, grid[1] - 1)), data.draw(st.integers(0, grid[0] - 1))
-    w, h = data.draw(st.integers(1, grid[1] - col)), data.draw(st.integers(1, grid[0] - row))
-    x, y, width, height = cells_to_source((col, row, w, h), grid, stretched_cells(grid, size), size)
-    true = np.array([col / grid[1], row / grid[0], (col + w) / grid[1], (row + h) / grid[0]]) * [*size, *size]
-    assert np.abs(np.array([x, y, x + width, y + height]) - true).max() <= 1.01
-    assert x >= 0 and y >= 0 and x + width <= size[0] and y + height <= size[1]
+    placement = Placement.of(resize, size, 280)
+    col, row = data.draw(st.integers(0, 19)), data.draw(st.integers(0, 19))
+    cols, rows = data.draw(st.integers(1, 20 - col)), data.draw(st.integers(1, 20 - row))
+    x, y, w, h = cells_to_source((col, row, cols, rows), placement, 14)
+    assert x >= 0 and y >= 0 and x + w <= size[0] and y + h <= size[1]
+    corners = np.array([[col, row], [col + cols, row + rows]]) * 14.0
+    true = ((corners - placement.offset) / placement.scale).clip(0, size)
+    assert np.abs([[x, y], [x + w, y + h]] - true).max() <= 1.01
 
 
-def test_cells_that_look_outside_the_picture_are_cut_off() -> None:
-    slid = stretched_cells((2, 2), (100, 60)) + np.array([-20, 0, 0, 0], np.float32)
-    assert cells_to_source((0, 0, 1, 1), (2, 2), slid, (100, 60)) == (0, 0, 30, 30)
-    away = stretched_cells((2, 2), (100, 60)) - np.array([200, 0, 0, 0], np.float32)
-    assert cells_to_source((0, 0, 2, 1), (2, 2), away, (100, 60))[2] == 0
+def test_cells_in_the_padding_have_no_pixels() -> None:
+    box = cells_to_source((0, 0, 20, 1), Placement.of("letterbox", (1280, 720), 280), 14)
+    assert box[3] == 0
