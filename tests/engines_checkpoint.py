@@ -60,9 +60,11 @@ def write_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
-def write_checkpoint(folder: Path, size: Size | None = None, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+def write_checkpoint(
+    folder: Path, size: Size | None = None, *, zero: str | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Write config.json, preprocessor_config.json, tokenizer.json and model.safetensors with random weights; returns
-    the weights as they are stored, in float32."""
+    the weights as they are stored, in float32. zero: a parameter whose values are all 0."""
     s = size or Size()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(folder / "tokenizer.json")
@@ -95,7 +97,7 @@ def write_checkpoint(folder: Path, size: Size | None = None, seed: int = 0) -> d
     }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-    return _write_safetensors(folder / "model.safetensors", _shapes(s, vocab), s.dtype, np.random.default_rng(seed))
+    return _write_safetensors(folder / "model.safetensors", _shapes(s, vocab), s.dtype, zero)
 
 
 def _shapes(s: Size, vocab: int) -> dict[str, tuple[int, ...]]:
@@ -143,8 +145,9 @@ def _shapes(s: Size, vocab: int) -> dict[str, tuple[int, ...]]:
 
 
 def _write_safetensors(
-    file: Path, shapes: dict[str, tuple[int, ...]], dtype: str, rng: np.random.Generator
+    file: Path, shapes: dict[str, tuple[int, ...]], dtype: str, zero: str | None
 ) -> dict[str, NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
     stored = np.dtype({"F16": np.float16, "F32": np.float32}[dtype])
     weights: dict[str, NDArray[np.float32]] = {}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
@@ -155,7 +158,7 @@ def _write_safetensors(
         array = rng.normal(0, scale, shape)
         if "norm" in name and name.endswith("weight"):
             array += 1
-        array = array.astype(stored)
+        array = array.astype(stored) * (name != zero)
         weights[name] = array.astype(np.float32)
         blobs.append(array.tobytes())
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(blobs[-1])]}

@@ -1,0 +1,77 @@
+"""Text to token ids and back, with the model folder's `tokenizer.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tokenizers
+
+from config.errors import ModelError
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer:
+    """The tokenizer of one model. Raises ModelError when the file can't be used."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelError(
+                f"{file}: can't be read ({error}); expected a tokenizer of the `tokenizers` library; copy the model's "
+                "tokenizer.json beside the manifest"
+            ) from error
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._special = tuple(token.content for token in added if token.special)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, special tokens in it and those that the tokenizer itself adds (such as a start) included."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def words(self, text: str) -> list[int]:
+        """Ids of a text alone: nothing is added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def id(self, token: str) -> int:
+        """Id of one token. Raises ModelError when the tokenizer doesn't know it."""
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise ModelError(f"{self._file}: holds no token `{token}`; expected it, as the manifest's family needs it")
+        return int(found)
+
+    def without_special(self, text: str) -> str:
+        """The text with every special token taken out: what a person writes can't open a turn or claim an image."""
+        for token in self._special:
+            text = text.replace(token, "")
+        return text
+
+
+class TextStream:
+    """Turns ids that come one at a time into pieces of text. A character whose bytes are spread over several tokens is
+    held back until it's whole; all pieces together are exactly `decode` of all ids."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._context = 0  # ids before this no longer influence the text to come
+        self._shown = 0  # ids before this have been given out
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; empty when it completes none."""
+        self._ids.append(token)
+        piece = self.rest()
+        if not piece or piece.endswith(_INCOMPLETE):
+            return ""
+        self._context, self._shown = self._shown, len(self._ids)
+        return piece
+
+    def rest(self) -> str:
+        """What has been held back. At the end of an answer it's all that remains, complete or not."""
+        before = self._tokenizer.decode(self._ids[self._context : self._shown])
+        return self._tokenizer.decode(self._ids[self._context :])[len(before) :]
