@@ -1,8 +1,8 @@
 """Words for a rendered scene: captions, questions and their answers, from the truth of the picture.
 
-The grammar is closed and unambiguous, so that an answer is right or wrong: things are told from left to right, a place in
-the picture is the third in which the middle of a thing lies, and a question that names one thing is asked only where there
-is one of it.
+The grammar is closed and unambiguous, so that an answer is right or wrong: things are told from left to right, a place
+in the picture is the third in which the middle of a thing lies, and a question that names one thing is asked only where
+there is one of it.
 """
 
 from __future__ import annotations
