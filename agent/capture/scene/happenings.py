@@ -36,7 +36,7 @@ def _in_picture(view: View, actor: Actor, times: NDArray[np.float64]) -> NDArray
     for i, t in enumerate(times):
         leg = next(leg for leg in actor.legs if t < leg.end_s)
         if leg.start_s not in reach:
-            reach[leg.start_s] = _reach(view, actor, (max(leg.start_s, times[0]) + min(leg.end_s, times[-1])) / 2)
+            reach[leg.start_s] = _reach(view, actor, (leg.start_s + leg.end_s) / 2)
         now = actor.at(t)
         assert now is not None  # times lie inside the life
         x = now[0].x * view.scale - view.camera.offset(t)[0]

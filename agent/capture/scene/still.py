@@ -45,8 +45,10 @@ def _figures(place: str, rng: np.random.Generator, width: int, height: int) -> l
     placed: list[Figure] = []
     kind = ""
     for _ in range(count):
-        if not (twins and kind) or len(placed) == 3:
+        if not (twins and kind):
             kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        if sum(f.look.kind == kind for f in placed) == 3:
+            break  # three of a kind are enough to count
         for _ in range(12):
             f = _one(len(placed) + 1, kind, place, rng, width, height)
             if all(_overlap(f, other) < 0.15 for other in placed):
