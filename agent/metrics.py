@@ -65,13 +65,12 @@ class Metrics:
         encoded: int,
         tokens: int,
         stages_ms: Mapping[str, float],
-        total_ms: float,
         captured_s: float,
     ) -> None:
         self._frames.labels(camera, mode).inc()
         self._patches.labels(camera, "reencoded").inc(encoded)
         self._patches.labels(camera, "reused").inc(max(0, tokens - encoded))
-        self._frame_seconds.labels(camera).observe(total_ms / 1e3)
+        self._frame_seconds.labels(camera).observe(sum(stages_ms.values()) / 1e3)
         for stage, ms in stages_ms.items():
             self._stage_seconds.labels(camera, stage).inc(ms / 1e3)
         self._last_frame.labels(camera).set(captured_s)

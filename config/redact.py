@@ -6,7 +6,11 @@ import re
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_PARAMETER = re.compile(r"(?P<name>(?:pass(?:word|wd)?|pwd|token|auth|secret|api_?key)=)[^&\s\"']+", re.IGNORECASE)
+
 
 def redact(text: str) -> str:
-    """`rtsp://me:secret@host/x` → `rtsp://***@host/x`, for every URL in a text."""
-    return _USERINFO.sub(r"\g<scheme>***@", text)
+    """`rtsp://me:secret@host/x` → `rtsp://***@host/x`, for every URL in a text; so are passwords that many cameras want
+    in the path or query (`…/user=me&password=secret`)."""
+    return _URL.sub(lambda url: _PARAMETER.sub(r"\g<name>***", url[0]), _USERINFO.sub(r"\g<scheme>***@", text))

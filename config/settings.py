@@ -53,8 +53,10 @@ class Mqtt(_Section):
 
     url: BrokerUrl
     root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "stillwatch"
-    user: str | None = None
+    user: Annotated[str, Field(min_length=1)] | None = None
     password: SecretReference | None = None
+    ca: Path | None = None
+    protocol: Literal["5", "3.1.1"] = "5"
 
 
 class Retention(_Section):

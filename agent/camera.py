@@ -1,0 +1,116 @@
+"""One camera as the daemon runs it: a capture worker, a ring, and the frame loop behind it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from agent.capture.backoff import Backoff
+from agent.capture.ring import Ring
+from agent.capture.source import FrameSource
+from agent.capture.worker import CaptureState, CaptureWorker, Phase
+from agent.reporting import CameraReporter
+from agent.watching import CameraWatch
+
+log = structlog.get_logger()
+
+
+class Camera:
+    """Runs from `start` until its source ends or fails for good, or `stop`. The frame loop has a thread of its own.
+
+    retry: connect again when the source is lost. on_available: called when frames begin and when they stop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_source: Callable[[], FrameSource],
+        watch: CameraWatch,
+        reporter: CameraReporter,
+        *,
+        retry: bool,
+        on_available: Callable[[str, bool], None] = lambda _camera, _available: None,
+    ) -> None:
+        self.name = name
+        self.watch = watch
+        self.reporter = reporter
+        self.enabled = True
+        self._on_available = on_available
+        self._ring = Ring(3)
+        self._worker = CaptureWorker(
+            open_source,
+            self._ring,
+            retry=Backoff() if retry else None,
+            on_state=self._note,
+            name=f"capture {name}",
+        )
+        self._thread = threading.Thread(target=self._run, name=f"frames {name}", daemon=True)
+        self._was_enabled = True
+        self._rate = (time.monotonic(), 0)
+
+    @property
+    def done(self) -> bool:
+        """The source has ended or failed, and its last frame was handled."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why the source failed for good."""
+        return self._worker.error
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were overwritten before they were handled."""
+        return self._ring.dropped
+
+    def start(self) -> None:
+        self._on_available(self.name, False)
+        self._thread.start()
+        self._worker.start()
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """End capture and frame loop; frames that wait in the ring are still handled."""
+        self._worker.stop(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def fps(self) -> float:
+        """Frames handled a second since the last call."""
+        now, frames = time.monotonic(), self.watch.frames
+        (then, before), self._rate = self._rate, (now, frames)
+        return (frames - before) / max(1e-3, now - then)
+
+    def _run(self) -> None:
+        while not self._ring.drained:
+            frame = self._ring.get()
+            if frame is None or not self.enabled:
+                self._was_enabled = self.enabled
+                continue
+            if not self._was_enabled:
+                self.watch.forget()
+                self._was_enabled = True
+            self.watch.see(frame)
+        self.watch.close()
+
+    def _note(self, state: CaptureState) -> None:
+        """On the capture thread."""
+        if state.phase is Phase.STREAMING:
+            log.info("camera gives frames", camera=self.name)
+            self.reporter.back()
+            self._on_available(self.name, True)
+        elif state.phase is Phase.RECONNECTING:
+            log.warning(
+                "camera lost, trying again", camera=self.name, reason=state.reason, retry_s=round(state.retry_s or 0, 1)
+            )
+            self.reporter.lost(f"{state.reason}; trying again")
+            self._on_available(self.name, False)
+        elif state.phase is Phase.ENDED:
+            log.info("camera ended", camera=self.name, reason=state.reason)
+            self._on_available(self.name, False)
+        elif state.phase is Phase.FAILED:
+            log.error("camera failed", camera=self.name, reason=state.reason)
+            self.reporter.lost(str(state.reason))
+            self._on_available(self.name, False)

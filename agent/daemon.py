@@ -1,0 +1,288 @@
+"""The one place that wires the parts together, runs them, and ends them in order.
+
+    camera ─▶ ring ─▶ frame loop (coherent path, change, anomaly) ─▶ book of events ─▶ outbox ─▶ MQTT, NDJSON
+                                         └─▶ describing thread ─▶ the same events, completed
+
+Threads: capture and frames per camera, describing, events, mqtt, metrics. The thread that calls `run` keeps states fresh
+and writes what the anomaly models have learned.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from agent import __version__
+from agent.camera import Camera
+from agent.capture import open_source
+from agent.capture.scene.language import DESCRIBE
+from agent.coherence.costs import EncodeCosts
+from agent.coherence.pipeline import TemporalVLM
+from agent.coherence.settings import PROFILES
+from agent.describing import DescribingThread
+from agent.events.book import EventBook, Retention
+from agent.events.lock import StateLock
+from agent.events.model import AnyEvent, EventType
+from agent.events.outbox import Outbox
+from agent.events.sinks import NdjsonSink, Sink
+from agent.insight import baseline_file
+from agent.insight.anomaly import AnomalyModel, AnomalySettings
+from agent.insight.change import ChangeSettings, SemanticChange
+from agent.masks import masked
+from agent.metrics import Metrics, MetricsServer
+from agent.mqtt.address import BrokerAddress
+from agent.mqtt.client import MqttLink
+from agent.mqtt.commands import Command, CommandError
+from agent.mqtt.topics import Topics
+from agent.reporting import CameraReporter
+from agent.states import StateTeller
+from agent.watching import CameraWatch
+from config.errors import ConfigError
+from config.identity import device_id
+from config.settings import Camera as CameraSettings
+from config.settings import Mqtt, Settings
+from engines.decoder import Decoder
+from engines.manifest import Manifest, find_model, load_model
+from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.runtime import OnnxRuntime
+from engines.preprocess import Preprocessor
+from vpi_ops.host import HostOps
+
+log = structlog.get_logger()
+
+_TICK_S = 1.0
+_BROKER_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run is told besides its settings.
+
+    events_to: file or `-` for NDJSON. seconds: end after so long. retry: try lost cameras and brokers for ever;
+    without, the first failure ends the run. sinks: where events go besides.
+    """
+
+    events_to: str | None = None
+    seconds: float | None = None
+    retry: bool = True
+    sinks: Sequence[Sink] = ()
+    anomaly: AnomalySettings = field(default_factory=AnomalySettings)
+    change: ChangeSettings = field(default_factory=ChangeSettings)
+
+
+class Daemon:
+    """A whole agent. `run` it once; `close` gives everything back and is safe at any time.
+
+    Raises ConfigError and ModelError when it can't be built; nothing is left behind then.
+    """
+
+    def __init__(self, settings: Settings, options: RunOptions | None = None) -> None:
+        self._options = options or RunOptions()
+        self._folder = settings.events.dir
+        self._stack = ExitStack()
+        self._baselines: dict[Path, dict[str, NDArray[Any]]] = {}
+        self._notes: list[str] = []
+        self.cameras: dict[str, Camera] = {}
+        self.link: MqttLink | None = None
+        try:
+            self._build(settings)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _build(self, settings: Settings) -> None:
+        enter = self._stack.enter_context
+        model = load_model(find_model(settings.model))
+        enter(StateLock(self._folder))
+        self.device = device_id(settings.device.id, self._folder)
+        self.topics = Topics(settings.mqtt.root if settings.mqtt else "stillwatch", self.device)
+        for name in settings.cameras:
+            self.topics.state(name)  # refuses what can't be a level of a topic
+        self.metrics = Metrics(__version__)
+        if settings.metrics.port is not None:
+            enter(MetricsServer(self.metrics, settings.metrics.port))
+        self.outbox = enter(Outbox(self._folder / "events.db"))
+        if self.outbox.damaged:
+            self._notes.append(self.outbox.damaged)
+        self._book = self._open_book(settings)
+        self._describing = enter(DescribingThread())
+        runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
+        decoder = Decoder(model, spin=False)
+        costs: EncodeCosts | None = None
+        for name, camera in settings.cameras.items():
+            pictures = Preprocessor(model.manifest)
+            vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), PROFILES[settings.profile], costs=costs)
+            costs = vlm.costs
+            self.cameras[name] = self._camera(name, camera, model.manifest, vlm, decoder)
+        self._book.end_interrupted()
+        if settings.mqtt is not None:
+            address, handlers = _address(settings.mqtt), {"analysis": self._set_analysis}
+            self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
+        self._teller = StateTeller(
+            self.device, __version__, self.cameras, self._book, self.outbox, self.metrics, self.link, notes=self._notes
+        )
+
+    def _open_book(self, settings: Settings) -> EventBook:
+        sinks = list(self._options.sinks)
+        if self._options.events_to is not None:
+            sinks.append(self._stack.enter_context(NdjsonSink(self._options.events_to)))
+        kept = settings.events.retention
+        book = EventBook(
+            self.device,
+            self.outbox,
+            topic_of=self.topics.event,
+            folder=self._folder,
+            sinks=sinks,
+            stored=self._stored,
+            retention=Retention(kept.days, kept.bytes),
+        )
+        return self._stack.enter_context(book)
+
+    def _camera(
+        self, name: str, camera: CameraSettings, manifest: Manifest, vlm: TemporalVLM, decoder: Decoder
+    ) -> Camera:
+        rendered = camera.source.startswith("scene:")
+        mute = "" if rendered or "rendered" not in manifest.domain else _mute(manifest.name)
+        if mute:
+            log.warning(mute, camera=name)
+        describe = None if mute else partial(decoder.generate, question=DESCRIBE)
+        reporter = CameraReporter(name, self._book, self._describing, describe, mute=mute)
+        watch = CameraWatch(
+            vlm,
+            Preprocessor(manifest),
+            manifest.patch_size,
+            SemanticChange(manifest.grid, self._options.change),
+            *self._anomaly(name, manifest),
+            reporter,
+            zones=camera.zones,
+            ignore=camera.ignore,
+            metrics=self.metrics,
+        )
+        credentials = None if camera.credentials is None else camera.credentials.read()
+        opener = partial(
+            open_source, camera.source, source_id=name, paced=rendered, fps=camera.fps, credentials=credentials
+        )
+        return Camera(
+            name,
+            masked(opener, camera.masks),
+            watch,
+            reporter,
+            retry=self._options.retry,
+            on_available=self._set_available,
+        )
+
+    def _anomaly(self, name: str, manifest: Manifest) -> tuple[AnomalyModel, Callable[[AnomalyModel, float], None]]:
+        """The anomaly model of a camera with what it learned in earlier runs, and the way to keep what it learns."""
+        path = self._folder / "baselines" / f"{name}.npz"
+        identity = f"{manifest.name} {next(iter(manifest.weights.values()))[:12]}"
+        anomaly = AnomalyModel(manifest.grid, manifest.dim, (1.0, 1.0), self._options.anomaly)
+        note = baseline_file.load_or_relearn(path, anomaly, identity, time.monotonic())
+        if note is not None:
+            log.warning(note, camera=name)
+            self._notes.append(note)
+
+        def keep(model: AnomalyModel, now_s: float) -> None:
+            self._baselines[path] = baseline_file.snapshot(model, identity, now_s)
+
+        return anomaly, keep
+
+    def run(self, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> None:
+        """Watch until `stop` is set, the time is over, or every source has ended; then end cleanly.
+
+        tick: called about once a second from this thread. Raises what ended the run: SourceError and BrokerError
+        without retry, CorruptInput, ConfigError.
+        """
+        if self.link is not None and not self._options.retry:
+            self.link.wait_connected(_BROKER_WITHIN_S)
+        for name, camera in self.cameras.items():
+            if self.link is not None:
+                self.link.set_analysis(name, True)
+            camera.start()
+        until = time.monotonic() + (self._options.seconds or float("inf"))
+        while not self._over() and not stop.wait(min(_TICK_S, max(0.0, until - time.monotonic()))):
+            self._teller.tell()
+            self._write_baselines()
+            tick()
+            if time.monotonic() >= until:
+                break
+        self.close(hurry=stop.is_set())
+        for camera in self.cameras.values():
+            if camera.error is not None:
+                raise camera.error
+
+    def close(self, *, hurry: bool = True) -> None:
+        """End everything in the order in which news flows, so that nothing is left on the way.
+
+        In a hurry within 3 s; else words that are being made are waited for, and what is due is sent. A second call
+        does nothing.
+        """
+        for camera in self.cameras.values():
+            camera.stop(0.0)
+        for camera in self.cameras.values():
+            camera.stop(0.8)
+        self._describing.finish(0.2 if hurry else 10.0)
+        self._describing.close(0.3)
+        self._write_baselines()
+        if not self._book.close(0.8 if hurry else 5.0):
+            log.error("the disk did not take all events in time")
+        if self.link is not None:
+            self.link.notify()
+            self.link.close(1.2 if hurry else 5.0)
+        self._stack.close()
+
+    def _over(self) -> bool:
+        """All sources have ended, or one can never be opened as it is configured."""
+        cameras = self.cameras.values()
+        return all(camera.done for camera in cameras) or any(isinstance(c.error, ConfigError) for c in cameras)
+
+    def _stored(self, event: AnyEvent) -> None:
+        """On the book's thread, after the outbox has taken an event."""
+        if self.link is not None:
+            self.link.notify()
+        seen = event.frame_ts if event.type is EventType.NEW else None
+        latency_s = None if seen is None else (event.ts - seen).total_seconds()
+        self.metrics.event(event.camera, event.kind, event.type.value, latency_s)
+
+    def _set_available(self, camera: str, available: bool) -> None:
+        if self.link is not None:
+            self.link.set_camera_available(camera, available)
+
+    def _set_analysis(self, command: Command) -> Mapping[str, JsonValue]:
+        name, enabled = command.text("camera"), bool(command.arguments["enabled"])
+        camera = self.cameras.get(name)
+        if camera is None or self.link is None:
+            raise CommandError(f"analysis: no camera {name!r:.80}; known: {', '.join(self.cameras)}")
+        camera.enabled = enabled
+        self.link.set_analysis(name, enabled)
+        return {"camera": name, "enabled": enabled}
+
+    def _write_baselines(self) -> None:
+        while self._baselines:
+            path, arrays = self._baselines.popitem()
+            try:
+                baseline_file.write(path, arrays)
+            except OSError as error:
+                log.warning("what was learned can't be kept", file=str(path), reason=error.strerror)
+
+
+def _address(mqtt: Mqtt) -> BrokerAddress:
+    password = None if mqtt.password is None else mqtt.password.read()
+    return BrokerAddress.parse(mqtt.url, user=mqtt.user, password=password, ca_file=mqtt.ca, protocol=mqtt.protocol)
+
+
+def _mute(model: str) -> str:
+    return (
+        f"the model `{model}` knows rendered scenes only: anomaly and change work here; for descriptions of real "
+        "scenes import a checkpoint or set a describer"
+    )

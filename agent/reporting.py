@@ -1,0 +1,153 @@
+"""What one camera has to tell: changes, anomalies and its own health, each told at once and completed later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from agent.capture.frame import Frame
+from agent.describing import Describe, DescribingThread, Description
+from agent.events.book import EventBook
+from agent.events.model import Anomaly, Box, Condition, Health, SemanticChange, Severity
+from agent.insight.anomaly import Alarm
+from agent.insight.change import Change
+
+_HIGH_SCORE = 1.5
+"""Of an anomaly, where 1 is the alarm limit: half as far again from what is usual."""
+
+
+class CameraReporter:
+    """Publishes for one camera. Every method returns at once; words and disk are the business of other threads.
+
+    describe: puts features into words. None when the model's words mean nothing on this camera: then `mute` is the
+    sentence that says so, and stands in each event's `degraded`.
+    """
+
+    def __init__(
+        self, camera: str, book: EventBook, describing: DescribingThread, describe: Describe | None, *, mute: str = ""
+    ) -> None:
+        self.camera = camera
+        self.text = ""
+        """What was said last of this camera."""
+        self._book, self._describing, self._describe, self._mute = book, describing, describe, mute
+        self._alarm: str | None = None
+        self._loss: str | None = None
+
+    def first_look(self, features: NDArray[np.float32]) -> None:
+        """Have the scene (float32 (T, D)) described without an event: what a first change will call `before`."""
+        if self._describe is not None:
+            self._describing.wish(self.camera, self._describe, features, self._remember)
+
+    def changed(
+        self, change: Change, frame: Frame, boxes: Sequence[Box], zones: Sequence[str], features: NDArray[np.float32]
+    ) -> str:
+        """Tell a semantic change; returns the event's id. features: float32 (T, D), the state to be described."""
+        news = SemanticChange(
+            camera=self.camera,
+            frame_ts=frame.utc,
+            frame_size=frame.size,
+            regions=tuple(boxes),
+            zones=tuple(zones),
+            distance=change.distance,
+            before_text=self.text,
+            pending=self._pending,
+            degraded=self._degraded,
+            evidence={
+                "cause": change.kind.value,
+                "area_share": round(change.area_share, 4),
+                "seen_for_s": round(frame.monotonic_ns / 1e9 - change.onset_s, 2),
+            },
+        )
+        event_id = self._book.publish(news, snapshot=frame.image)
+        self._complete(event_id, features, change=True)
+        return event_id
+
+    def anomaly(
+        self,
+        alarm: Alarm,
+        frame: Frame,
+        boxes: Sequence[Box],
+        zones: Sequence[str],
+        features: NDArray[np.float32],
+    ) -> None:
+        """Tell that an alarm begins, or that it is over."""
+        facts: dict[str, JsonValue] = {
+            "streams": [stream.value for stream in alarm.streams],
+            "seen_for_s": round(alarm.duration_s, 2),
+            "as_high_per_day": alarm.per_day,
+            "extrapolated": alarm.extrapolated,
+            "accepted": alarm.accepted,
+        }
+        severity = Severity.HIGH if alarm.score >= _HIGH_SCORE else Severity.MEDIUM
+        if alarm.ended:
+            if self._alarm is not None:
+                self._end_alarm(score=alarm.score, severity=severity, evidence=facts)
+            return
+        news = Anomaly(
+            camera=self.camera,
+            frame_ts=frame.utc,
+            frame_size=frame.size,
+            regions=tuple(boxes),
+            zones=tuple(zones),
+            score=alarm.score,
+            severity=severity,
+            pending=self._pending,
+            degraded=self._degraded,
+            evidence=facts,
+        )
+        self._alarm = self._book.publish(news, snapshot=frame.image)
+        self._complete(self._alarm, features)
+
+    def interrupted(self, reason: str) -> None:
+        """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
+        if self._alarm is not None:
+            self._end_alarm(degraded=(*self._degraded, reason))
+
+    def lost(self, reason: str) -> None:
+        """Tell that the camera gives no frames; once, however often it is tried again."""
+        if self._loss is None:
+            news = Health(camera=self.camera, condition=Condition.LOST, text=reason)
+            self._loss = self._book.publish(news)
+
+    def back(self) -> None:
+        """The camera gives frames; tells it when it was lost before."""
+        if self._loss is not None:
+            self._book.update(self._loss, end=True)
+            self._loss = None
+
+    @property
+    def _pending(self) -> tuple[str, ...]:
+        return () if self._describe is None else ("text",)
+
+    @property
+    def _degraded(self) -> tuple[str, ...]:
+        return (self._mute,) if self._describe is None and self._mute else ()
+
+    def _end_alarm(self, **changes: Any) -> None:
+        assert self._alarm is not None
+        self._book.update(self._alarm, end=True, pending=(), **changes)
+        self._alarm = None
+
+    def _complete(self, event_id: str, features: NDArray[np.float32], change: bool = False) -> None:
+        if self._describe is not None:
+            answer = partial(self._told, event_id, change)
+            self._describing.wish(self.camera, self._describe, features, answer)
+
+    def _told(self, event_id: str, change: bool, description: Description) -> None:
+        """On the describing thread: descriptions of a camera come in order, so `text` is what was said before."""
+        told: dict[str, Any] = {"text": description.text, "pending": ()}
+        if change:
+            told |= {"before_text": self.text, "after_text": description.text}
+        if description.missing is not None:
+            told["degraded"] = (description.missing,)
+        self._book.update(event_id, **told)
+        self._remember(description)
+
+    def _remember(self, description: Description) -> None:
+        if description.text:
+            self.text = description.text

@@ -1,0 +1,96 @@
+"""How things are, told about once a second: to the broker as retained states, to Prometheus as gauges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+
+from agent.camera import Camera
+from agent.events.book import EventBook
+from agent.events.model import BoxStatus, CameraState, new_id
+from agent.events.outbox import Outbox
+from agent.metrics import Metrics
+from agent.mqtt.client import MqttLink
+
+_STATUS_EVERY_S = 30.0
+
+
+class StateTeller:
+    """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker."""
+
+    def __init__(
+        self,
+        device: str,
+        version: str,
+        cameras: Mapping[str, Camera],
+        book: EventBook,
+        outbox: Outbox,
+        metrics: Metrics,
+        link: MqttLink | None,
+        *,
+        notes: Sequence[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._device, self._version, self._cameras = device, version, cameras
+        self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
+        self._notes = tuple(notes)
+        self._monotonic = monotonic
+        self._began = self._status_due = monotonic()
+        self._degraded: tuple[str, ...] = ()
+        self._boot_id = new_id()
+        self._seq = 0
+
+    def tell(self) -> None:
+        """Tell everything that is due. Never waits."""
+        for camera in self._cameras.values():
+            self._tell_camera(camera)
+        connected = self._link is not None and self._link.state.connected
+        self._metrics.broker(connected, self._outbox.depth)
+        if self._link is not None:
+            self._tell_box(self._link)
+
+    def _tell_camera(self, camera: Camera) -> None:
+        reading, fps = camera.watch.reading, camera.fps()
+        self._metrics.state(camera.name, camera.dropped, reading.score)
+        if self._link is None:
+            return
+        self._link.set_camera_state(
+            CameraState(
+                ts=datetime.now(timezone.utc),
+                device=self._device,
+                camera=camera.name,
+                enabled=camera.enabled,
+                motion=min(1.0, reading.motion),
+                anomaly=reading.alarm,
+                score=reading.score,
+                learning=reading.score is None,
+                text=camera.reporter.text,
+                mode=reading.mode,
+                fps=round(fps, 1),
+            )
+        )
+
+    def _tell_box(self, link: MqttLink) -> None:
+        """Now and then, and at once when what is wrong has changed."""
+        now = self._monotonic()
+        trouble = (self._book.trouble,) if self._book.trouble else ()
+        degraded = (*self._notes, *trouble, *link.state.trouble)
+        if now < self._status_due and degraded == self._degraded:
+            return
+        self._status_due, self._degraded = now + _STATUS_EVERY_S, degraded
+        link.set_status(
+            BoxStatus(
+                ts=datetime.now(timezone.utc),
+                device=self._device,
+                version=self._version,
+                boot_id=self._boot_id,
+                seq=self._seq,
+                uptime_s=round(now - self._began, 1),
+                backend="cpu",
+                degraded=degraded,
+                queue_depth=self._outbox.depth,
+                dropped=self._outbox.dropped | self._book.dropped,
+            )
+        )
+        self._seq += 1

@@ -1,0 +1,179 @@
+"""One camera, from frame to news: the coherent path, then change and anomaly, then the report.
+
+Nothing here waits for text, disk or network, and nothing that goes wrong with one frame reaches the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agent.areas import Areas, Points, token_cells
+from agent.capture.frame import Frame
+from agent.coherence.pipeline import Pictures, TemporalVLM
+from agent.coherence.result import FrameResult
+from agent.insight.anomaly import AnomalyModel, AnomalyPhase
+from agent.insight.change import SemanticChange
+from agent.insight.regions import CellBox, PixelBox, cells_to_source
+from agent.metrics import Metrics
+from agent.reporting import CameraReporter
+from engines.plan import Mode
+from engines.preprocess import Placement
+
+log = structlog.get_logger()
+
+_KEEP_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How things are in front of the camera after a frame. motion: 0–1. score: 1 = the alarm limit, None = learning."""
+
+    mode: Mode | None = None
+    motion: float = 0.0
+    score: float | None = None
+    alarm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What depends on the size of the picture. cell_px: (width, height) of a token in source pixels; unwatched: bool
+    (T,), tokens that see no picture or an ignored area."""
+
+    placement: Placement
+    cell_px: tuple[float, float]
+    zones: Areas
+    unwatched: NDArray[np.bool_]
+
+
+class CameraWatch:
+    """Sees the frames of one camera, in order, from one thread; the public attributes may be read from any.
+
+    anomaly: built for cells as units of motion (`cell_px` (1, 1)), so that it outlives a change of resolution.
+    keep: called now and then with the anomaly model and the time of the last frame; copies what is to be kept.
+    """
+
+    def __init__(
+        self,
+        vlm: TemporalVLM,
+        pictures: Pictures,
+        patch_size: int,
+        change: SemanticChange,
+        anomaly: AnomalyModel,
+        keep: Callable[[AnomalyModel, float], None],
+        reporter: CameraReporter,
+        *,
+        zones: Mapping[str, Points] | None = None,
+        ignore: Mapping[str, Points] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.reading = Reading()
+        self.frames = 0
+        self.modes: Counter[str] = Counter()
+        self.tokens = self.encoded = 0
+        """Of all frames: tokens that see picture, and those of them that ran through the network."""
+        self._vlm, self._pictures, self._patch_size = vlm, pictures, patch_size
+        self._change, self._anomaly, self._reporter = change, anomaly, reporter
+        self._zones, self._ignore, self._metrics = zones or {}, ignore or {}, metrics
+        self._view: _View | None = None
+        self._described = False
+        self._keep = keep
+        self._keep_at_s: float | None = None
+        self._now_s = 0.0
+
+    def see(self, frame: Frame) -> None:
+        """Take in one frame and report what it brings. Raises nothing: what fails costs this frame."""
+        try:
+            result = self._vlm.process(frame)
+            self._count(frame, result)
+            self._judge(frame, result)
+        except Exception:  # a frame enters here
+            self.modes[Mode.ERROR.value] += 1
+            log.exception("a frame could not be judged", camera=self._reporter.camera, frame=frame.index)
+
+    def forget(self) -> None:
+        """Nothing that was seen has to do with what comes: the next frame starts anew. The anomaly baseline stays."""
+        self._vlm.reset()
+        self._change.reset()
+        self._described = False
+
+    def close(self) -> None:
+        """After the last frame: end what is open, keep what was learned."""
+        self._reporter.interrupted("the agent has stopped watching")
+        if self.frames:
+            self._keep(self._anomaly, self._now_s)
+        self._vlm.close()
+
+    def _count(self, frame: Frame, result: FrameResult) -> None:
+        watched = int(result.seen.sum())
+        self.frames += 1
+        self.modes[result.mode.value] += 1
+        self.tokens += watched
+        self.encoded += min(result.tokens_encoded, watched)
+        if self._metrics is not None:
+            self._metrics.frame(
+                self._reporter.camera,
+                result.mode.value,
+                min(result.tokens_encoded, watched),
+                watched,
+                result.stages_ms,
+                frame.utc.timestamp(),
+            )
+
+    def _judge(self, frame: Frame, result: FrameResult) -> None:
+        if result.mode is Mode.ERROR:
+            self.reading = Reading(result.mode)
+            return
+        now_s = self._now_s = frame.monotonic_ns / 1e9
+        if frame.discontinuity and self._described:
+            self._change.reset()
+            self._described = False
+        view = self._enter(frame, result)
+        change = self._change.update(result.accumulated, now_s, cut=result.cut, ignored=view.unwatched)
+        alarm = self._anomaly.update(
+            result.accumulated,
+            now_s,
+            fresh=None if frame.discontinuity else result.dirty,
+            motion=None if result.flow is None and result.moving.any() else result.motion / view.cell_px,
+            cut=result.cut or frame.discontinuity,
+            ignored=view.unwatched,
+        )
+        if not self._described:
+            self._reporter.first_look(result.accumulated)
+            self._change.described(result.accumulated)
+            self._described = True
+        if change is not None:
+            boxes = self._boxes(change.regions)
+            self._reporter.changed(change, frame, boxes, view.zones.touched(boxes), result.accumulated)
+            self._change.described(result.accumulated)
+        if alarm is not None:
+            boxes = self._boxes(alarm.regions)
+            self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
+        state = self._anomaly.state
+        learning = state.phase is AnomalyPhase.LEARNING
+        self.reading = Reading(
+            result.mode, result.avg_motion, None if learning else state.score, state.phase is AnomalyPhase.ALARM
+        )
+        if self._keep_at_s is None or now_s >= self._keep_at_s:
+            if self._keep_at_s is not None:
+                self._keep(self._anomaly, now_s)
+            self._keep_at_s = now_s + _KEEP_EVERY_S
+
+    def _enter(self, frame: Frame, result: FrameResult) -> _View:
+        if self._view is None or self._view.placement.frame_size != frame.size:
+            placement = self._pictures.placement(frame.size)
+            cells = token_cells(placement, result.tokens.grid, self._patch_size)
+            ignored = Areas(self._ignore, frame.size).tokens(cells)
+            cell_px = (float(cells[0, 2]), float(cells[0, 3]))
+            self._view = _View(placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen)
+        return self._view
+
+    def _boxes(self, regions: tuple[CellBox, ...]) -> tuple[PixelBox, ...]:
+        assert self._view is not None
+        boxes = [cells_to_source(box, self._view.placement, self._patch_size) for box in regions]
+        return tuple(box for box in boxes if box[2] and box[3])
