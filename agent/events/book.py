@@ -190,7 +190,7 @@ class EventBook:
         topic = self._topic_of(telling)
         try:
             telling = self._outbox.append(telling, topic)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._dropped["disk"] += 1
             if self._trouble is None:
                 log.error("events can't be kept", reason=str(error))

@@ -12,6 +12,7 @@ the start, so that a disk filled by others does not stop alerts at once.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -32,6 +33,9 @@ log = structlog.get_logger()
 
 SCHEMA_VERSION = 1
 _RESERVE_BYTES = 1 << 20
+_LOG_PAGES = 200
+_MAKE_ROOM_BYTES = 1 << 17
+_UNLIMITED_PAGES = (1 << 31) - 2
 _PENDING, _DELIVERED, _QUARANTINED = 0, 1, 2
 _TABLES = (
     """CREATE TABLE event(
@@ -88,6 +92,7 @@ class Outbox:
         self._lock = threading.Lock()
         self.damaged: str | None = None
         self._first_seq = 1
+        self._scarce = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -113,6 +118,7 @@ class Outbox:
                 )
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
@@ -154,15 +160,27 @@ class Outbox:
     def append(self, event: AnyEvent, topic: str) -> AnyEvent:
         """Number and keep an event; returns it with its `seq`, once it is on the disk."""
         with self._lock:
+            self._watch_disk()
             try:
                 return self._append(event, topic)
             except sqlite3.OperationalError as error:
                 if "full" not in str(error):
                     raise
                 with _transaction(self._db):
-                    self._forget(max(_RESERVE_BYTES, self._bytes // 10))
+                    self._forget(_MAKE_ROOM_BYTES)
                 self._recount()
                 return self._append(event, topic)
+
+    def _watch_disk(self) -> None:
+        """On a nearly full disk the file must not grow: what can't be copied from the log into it would fill the log,
+        and then not even room could be made."""
+        disk = os.statvfs(self._path.parent)
+        scarce = disk.f_bavail * disk.f_frsize < 2 * _RESERVE_BYTES
+        if scarce != self._scarce:
+            self._scarce = scarce
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            pages = int(self._db.execute("PRAGMA page_count").fetchone()[0]) if scarce else _UNLIMITED_PAGES
+            self._db.execute(f"PRAGMA max_page_count = {pages}")
 
     def _append(self, event: AnyEvent, topic: str) -> AnyEvent:
         with _transaction(self._db):
@@ -331,11 +349,14 @@ def _unsynced(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _set_space_aside(db: sqlite3.Connection) -> None:
-    """Leave free pages in the file and a log of that length: later writes use these before they need the disk's own."""
+    """Leave free pages in the file and a log longer than it ever needs to be: later writes use these before they need
+    the disk's own."""
     try:
         db.execute("CREATE TABLE IF NOT EXISTS reserve(filler BLOB)")
         db.execute("INSERT INTO reserve VALUES(zeroblob(?))", (_RESERVE_BYTES,))
+        db.execute("PRAGMA wal_checkpoint(RESTART)")
         db.execute("DELETE FROM reserve")
+        db.execute("PRAGMA wal_checkpoint(RESTART)")
     except sqlite3.OperationalError as error:
         if "full" not in str(error):
             raise

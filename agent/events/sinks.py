@@ -52,8 +52,8 @@ class NdjsonSink:
             self._complaining = False
         except BrokenPipeError:
             self.broken = True
-            log.warning("nobody reads the events any more", target=self._target)
             _point_at_nothing(self._out)
+            log.warning("nobody reads the events any more", target=self._target)
         except OSError as error:
             if not self._complaining:
                 log.error("can't write events", target=self._target, reason=error.strerror)
