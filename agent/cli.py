@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from config.errors import StillwatchError
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 app = typer.Typer(
     name="stillwatch",
@@ -25,6 +28,9 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
+ModelName = Annotated[str, typer.Option("--model", help="`reference`, or the path of a model folder.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds.")]
+
 
 def main() -> None:
     """Exit status: 0 · 1 failure · 2 usage · 69 unavailable · 74 corrupt input · 78 configuration or model."""
@@ -37,19 +43,119 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+@app.command()
+def run(
+    source: Annotated[
+        str | None, typer.Option(help="One camera: a file, rtsp://…, http://…, /dev/video0, scene:street?seed=7.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file; docs/configuration.md lists its keys.")
+    ] = None,
+    broker: Annotated[str | None, typer.Option(help="mqtt://HOST:PORT or mqtts://HOST:PORT.")] = None,
+    events_to: Annotated[
+        str | None, typer.Option(help="NDJSON of all events: a file, or - for stdout (the default without a broker).")
+    ] = None,
+    seconds: Seconds = None,
+    no_retry: Annotated[
+        bool, typer.Option("--no-retry", help="End with status 69 when a camera or the broker is not there.")
+    ] = False,
+    state: Annotated[Path | None, typer.Option(help="Folder for outbox, snapshots and what was learned.")] = None,
+    model: Annotated[str | None, typer.Option(help="`reference`, or the path of a model folder.")] = None,
+) -> None:
+    """Watch cameras and report what happens, until stopped."""
+    if (source is None) == (config is None):
+        raise typer.BadParameter("give either --source or --config")
+    settings = _settings(
+        config,
+        {
+            ("cameras", "cam1", "source"): ("--source", source),
+            ("mqtt", "url"): ("--broker", broker),
+            ("events", "dir"): ("--state", None if state is None else str(state)),
+            ("model",): ("--model", model),
+        },
+    )
+    import threading
+
+    from agent.daemon import Daemon, RunOptions
+    from agent.logs import set_up_logs
+    from agent.signals import stopped_by_signals
+
+    set_up_logs()
+    if events_to is None and settings.mqtt is None:
+        events_to = "-"
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        Daemon(settings, RunOptions(events_to=events_to, seconds=seconds, retry=not no_retry)).run(stop)
+
+
+@app.command()
+def demo(
+    seconds: Seconds = None,
+    state: Annotated[Path, typer.Option(help="Folder for outbox and snapshots.")] = Path("state/demo"),
+    model: ModelName = "reference",
+) -> None:
+    """Watch a rendered street and print events as they come, with an MQTT broker on this machine."""
+    import logging
+
+    from rich.console import Console
+
+    from agent.demo import run_demo
+    from agent.logs import set_up_logs
+
+    set_up_logs(logging.ERROR)
+    run_demo(Console(), seconds, state, model)
+
+
+@app.command()
+def describe(
+    source: Annotated[str, typer.Argument(metavar="IMAGE|CLIP")],
+    seconds: Seconds = None,
+    model: ModelName = "reference",
+) -> None:
+    """Say what is to be seen: in a picture, or in a clip at its start and each time its meaning changes."""
+    from agent.asking import knows, remarks
+    from engines.manifest import find_model, load_model
+
+    loaded = load_model(find_model(model))
+    _warn(knows(loaded, source), loaded.manifest.name)
+    for remark in remarks(loaded, source, seconds):
+        if remark.media_s is not None:
+            minutes, rest = divmod(remark.media_s, 60)
+            typer.echo(f"{int(minutes)}:{rest:04.1f}  ", nl=False)
+        _stream(remark.pieces)
+
+
+@app.command()
+def ask(
+    question: str,
+    source: Annotated[str, typer.Option(help="What to look at: a picture, a file, a camera.")],
+    model: ModelName = "reference",
+) -> None:
+    """Answer a question about what a source shows now."""
+    from agent.asking import answer, knows
+    from engines.manifest import find_model, load_model
+
+    loaded = load_model(find_model(model))
+    _warn(knows(loaded, source), loaded.manifest.name)
+    _stream(answer(loaded, source, question))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of everything that is published, by name."""
+    from agent.events.model import json_schemas
+
+    _print_json(json_schemas())
 
 
 @config_app.command("check")
 def config_check(file: Path) -> None:
     """Say whether FILE can be run: every key, every secret. Exit status 78 when it can't."""
-    from config.loading import check_secrets, load
+    from config.loading import check_secrets
 
-    settings = load(file, os.environ)
+    settings = _settings(file, {})
     check_secrets(settings)
-    cameras = ", ".join(settings.cameras)
-    typer.echo(f"{file}: good; cameras: {cameras}")
+    typer.echo(f"{file}: good; cameras: {', '.join(settings.cameras)}")
 
 
 @config_app.command("show")
@@ -57,9 +163,9 @@ def config_show(file: Path) -> None:
     """Print what FILE and the environment come to, defaults included, as YAML. Secrets are not shown."""
     import yaml
 
-    from config.loading import load, shown
+    from config.loading import shown
 
-    typer.echo(yaml.safe_dump(shown(load(file, os.environ)), sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.safe_dump(shown(_settings(file, {})), sort_keys=False, allow_unicode=True), nl=False)
 
 
 @config_app.command("schema")
@@ -68,6 +174,34 @@ def config_schema() -> None:
     from config.loading import json_schema
 
     _print_json(json_schema())
+
+
+def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str | None]]) -> Settings:
+    """Settings of a file, the environment and options (key path → (option, value)), the later ones winning."""
+    from config.document import Document, read_yaml
+    from config.loading import validate, with_environment
+
+    document = Document("the command line") if file is None else read_yaml(file)
+    document = with_environment(document, os.environ)
+    for path, (option, value) in options.items():
+        if value is not None:
+            document = document.with_value(path, value, option)
+    return validate(document)
+
+
+def _warn(knows: bool, model: str) -> None:
+    if not knows:
+        typer.echo(f"the model `{model}` knows rendered scenes only; do not believe what it says of this one", err=True)
+
+
+def _stream(pieces: Any) -> None:
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     camera ─▶ ring ─▶ frame loop (coherent path, change, anomaly) ─▶ book of events ─▶ outbox ─▶ MQTT, NDJSON
                                          └─▶ describing thread ─▶ the same events, completed
 
-Threads: capture and frames per camera, describing, events, mqtt, metrics. The thread that calls `run` keeps states fresh
-and writes what the anomaly models have learned.
+Threads: capture and frames per camera, describing, events, mqtt, metrics. The thread that calls `run` keeps states
+fresh and writes what the anomaly models have learned.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Daemon:
         self._notes: list[str] = []
         self.cameras: dict[str, Camera] = {}
         self.link: MqttLink | None = None
+        self.unsent = 0
+        """After the end: events that wait in the outbox for the next run."""
         try:
             self._build(settings)
         except BaseException:
@@ -178,7 +180,7 @@ class Daemon:
             masked(opener, camera.masks),
             watch,
             reporter,
-            retry=self._options.retry,
+            retry=self._options.retry and _may_come_back(camera.source),
             on_available=self._set_available,
         )
 
@@ -239,6 +241,7 @@ class Daemon:
         if self.link is not None:
             self.link.notify()
             self.link.close(1.2 if hurry else 5.0)
+        self.unsent = self.outbox.depth
         self._stack.close()
 
     def _over(self) -> bool:
@@ -279,6 +282,11 @@ class Daemon:
 def _address(mqtt: Mqtt) -> BrokerAddress:
     password = None if mqtt.password is None else mqtt.password.read()
     return BrokerAddress.parse(mqtt.url, user=mqtt.user, password=password, ca_file=mqtt.ca, protocol=mqtt.protocol)
+
+
+def _may_come_back(source: str) -> bool:
+    """A stream or a device is worth another try; a file that is not there is a mistake."""
+    return not source.startswith("file:") and (":" in source.partition("/")[0] or source.startswith("/dev/"))
 
 
 def _mute(model: str) -> str:

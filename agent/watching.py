@@ -86,6 +86,11 @@ class CameraWatch:
         self._keep_at_s: float | None = None
         self._now_s = 0.0
 
+    @property
+    def learned(self) -> float:
+        """Progress of learning what is normal, 0–1."""
+        return self._anomaly.state.progress
+
     def see(self, frame: Frame) -> None:
         """Take in one frame and report what it brings. Raises nothing: what fails costs this frame."""
         try:

@@ -44,8 +44,9 @@ class DetachedSource:
         if not self._opened.wait(timeout_s + 1):
             self._closing.set()
             raise SourceError(f"{name}: no answer within {timeout_s:g} s")
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     @property
     def info(self) -> SourceInfo:
@@ -75,6 +76,7 @@ class DetachedSource:
         self._closing.set()
         self._handover.close()
         self._thread.join(_LINGER_S)
+        self._failure = None  # its traceback points back at us
 
     def __enter__(self) -> DetachedSource:
         return self

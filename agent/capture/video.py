@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
+from typing import Any
 
+import av
 import av.error
 import numpy as np
 from av.video.frame import VideoFrame
@@ -19,6 +22,9 @@ from agent.capture.frame import Frame
 from agent.capture.source import SourceInfo
 from agent.capture.timing import MediaClock, RateLimit, Timeline
 from config.errors import EndOfStream, SourceError, StillwatchError
+
+_ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+"""Since PyAV 17 a conversion starts one thread a core, for no gain at camera sizes; before, it always used one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class VideoSource:
         self._closing.set()
         with self._lock:
             self._decoder.close()
+            self._failure = None  # its traceback points back at us, and would keep the buffers
 
     def __enter__(self) -> VideoSource:
         return self
@@ -175,7 +182,7 @@ class VideoSource:
 
     def _convert(self, video: VideoFrame) -> NDArray[np.uint8]:
         """RGB of a picture as it is to be shown. The array is a view of libav's buffer where that has no padding."""
-        rgb = np.asarray(self._reformatter.reformat(video, format="rgb24").to_ndarray(), np.uint8)
+        rgb = np.asarray(self._reformatter.reformat(video, format="rgb24", **_ONE_THREAD).to_ndarray(), np.uint8)
         return np.ascontiguousarray(np.rot90(rgb, k=_quarter_turns(video)))
 
 
