@@ -103,7 +103,7 @@ def demo(
     from agent.logs import set_up_logs
 
     set_up_logs(logging.ERROR)
-    run_demo(Console(), seconds, state, model)
+    run_demo(Console(soft_wrap=True), seconds, state, model)
 
 
 @app.command()
@@ -138,6 +138,23 @@ def ask(
     loaded = load_model(find_model(model))
     _warn(knows(loaded, source), loaded.manifest.name)
     _stream(answer(loaded, source, question))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False, model: ModelName = "reference"
+) -> None:
+    """Say what is used, what better was not taken and why, and how fast it is. Status 78 when it can't work."""
+    from agent.doctor import examine, lines
+    from config.errors import ModelError
+
+    report = examine(model)
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        typer.echo("\n".join(lines(report)))
+    if not report.healthy:
+        raise typer.Exit(ModelError.exit_code)
 
 
 @app.command()

@@ -188,7 +188,7 @@ class Daemon:
         """The anomaly model of a camera with what it learned in earlier runs, and the way to keep what it learns."""
         path = self._folder / "baselines" / f"{name}.npz"
         identity = f"{manifest.name} {next(iter(manifest.weights.values()))[:12]}"
-        anomaly = AnomalyModel(manifest.grid, manifest.dim, (1.0, 1.0), self._options.anomaly)
+        anomaly = AnomalyModel(manifest.grid, manifest.dim, self._options.anomaly)
         note = baseline_file.load_or_relearn(path, anomaly, identity, time.monotonic())
         if note is not None:
             log.warning(note, camera=name)

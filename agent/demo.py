@@ -115,7 +115,7 @@ class ProgressLine:
             if learned < 1
             else f"anomaly score {watch.reading.score or 0:.1f}",
         ]
-        return Text("  " + " · ".join(parts), "dim")
+        return Text("  " + " · ".join(parts), "dim", no_wrap=True, overflow="ellipsis")
 
 
 def saved(encoded: int, tokens: int) -> float:

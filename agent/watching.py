@@ -54,7 +54,6 @@ class _View:
 class CameraWatch:
     """Sees the frames of one camera, in order, from one thread; the public attributes may be read from any.
 
-    anomaly: built for cells as units of motion (`cell_px` (1, 1)), so that it outlives a change of resolution.
     keep: called now and then with the anomaly model and the time of the last frame; copies what is to be kept.
     """
 

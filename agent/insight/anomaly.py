@@ -139,16 +139,9 @@ class _Peak:
 
 
 class AnomalyModel:
-    """The normal of one camera. Built for a grid (rows, cols), features of `dim` dimensions, and `cell_px`, the
-    (width, height) of a cell in source pixels, which turns flow into cells per second."""
+    """The normal of one camera, for a grid (rows, cols) and features of `dim` dimensions."""
 
-    def __init__(
-        self,
-        grid: tuple[int, int],
-        dim: int,
-        cell_px: tuple[float, float],
-        settings: AnomalySettings | None = None,
-    ) -> None:
+    def __init__(self, grid: tuple[int, int], dim: int, settings: AnomalySettings | None = None) -> None:
         self.grid, self.dim = grid, dim
         self.settings = settings or AnomalySettings()
         tokens = grid[0] * grid[1]
@@ -157,7 +150,6 @@ class AnomalyModel:
         self.motion = Motion(grid)
         self.history = {stream: ScoreHistory() for stream in Stream}
         self.learned_s = 0.0
-        self._cell_px = np.array(cell_px, np.float32)
         self._points = np.zeros_like(self.appearance.mean)
         self._velocity: Floats | None = None
         self._cells = {stream: np.zeros(tokens, np.float32) for stream in Stream}
@@ -194,14 +186,14 @@ class AnomalyModel:
         """Take in one frame; the alarm that begins or ends with it, if one does.
 
         features: float32 (T, D), accumulated; only read. fresh: flat slots whose features are new, None = all; the
-        others keep their score. motion: float32 (T, 2), mean backward flow since the frame before in source pixels, 0
-        where no pixel changed; None = not measured. cut: this frame starts a new shot. ignored: bool (T,), tokens
-        that never count.
+        others keep their score. motion: float32 (T, 2), mean backward flow since the frame before in cells, so that
+        the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame starts
+        a new shot. ignored: bool (T,), tokens that never count.
         """
         first = self._last_s == -inf
         gap_s = 0.0 if first else now_s - self._last_s
         self._last_s = now_s
-        self._velocity = None if motion is None or cut or gap_s <= 0 else motion / (gap_s * self._cell_px)
+        self._velocity = None if motion is None or cut or gap_s <= 0 else motion / np.float32(gap_s)
         self._score_cells(features, None if first or cut else fresh, ignored)
         if cut:
             self._smooth.clear()

@@ -104,16 +104,18 @@ def _restore(path: Path, model: AnomalyModel, arrays: dict[str, NDArray[Any]], n
         "motion_seconds": (model.motion, "seconds"),
         "motion_moments": (model.motion, "moments"),
     }
-    shapes = {name: getattr(owner, attribute).shape for name, (owner, attribute) in targets.items()}
-    shapes["learned_s"] = ()
-    lists = {f"{stream.value}_{kind}" for stream in Stream for kind in ("blocks", "alarms")}
-    for name in shapes.keys() | lists:
+    expected: dict[str, tuple[int | None, ...]] = {  # None = any length
+        name: getattr(owner, attribute).shape for name, (owner, attribute) in targets.items()
+    }
+    expected["learned_s"] = ()
+    for stream in Stream:
+        expected[f"{stream.value}_blocks"], expected[f"{stream.value}_alarms"] = (None,), (None, 2)
+    for name, shape in expected.items():
         array = arrays.get(name)
-        columns = (2,) if name.endswith("_alarms") else ()
         if array is None or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise CorruptInput(f"{path}: the baseline has no usable {name}")
-        if array.shape != shapes.get(name, (len(array), *columns) if array.ndim else None):
-            raise CorruptInput(f"{path}: {name} of the baseline has the wrong shape {array.shape}")
+        if len(array.shape) != len(shape) or any(n not in (None, m) for m, n in zip(array.shape, shape, strict=True)):
+            raise CorruptInput(f"{path}: {name} of the baseline has the wrong shape {array.shape}, expected {shape}")
     for name, (owner, attribute) in targets.items():
         setattr(owner, attribute, arrays[name])
     model.learned_s = float(arrays["learned_s"])

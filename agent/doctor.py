@@ -1,0 +1,184 @@
+"""`stillwatch doctor`: what is used on this machine, what better was not taken and why, and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from agent import __version__
+from agent.mqtt.broker import MISSING, find_mosquitto
+from config.errors import EngineFault, ModelError
+from engines.manifest import Model, find_model, load_model
+from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.runtime import OnnxRuntime
+from engines.plan import EncodePlan, Mode
+
+PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "tokenizers", "pydantic", "paho-mqtt")
+_SELECTED = 0.05
+"""Share of tokens of the selective encode that is timed: an ordinary frame of a fixed camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What does one job. not_taken: better choices that are not used, a sentence each."""
+
+    used: str
+    not_taken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything the doctor found. problems: what keeps Stillwatch from working, a sentence each."""
+
+    version: str
+    machine: dict[str, Any]
+    packages: dict[str, str]
+    parts: dict[str, Part]
+    model: dict[str, Any]
+    timings_ms: dict[str, float]
+    pixels_leave_the_box: bool = False
+    problems: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "healthy": self.healthy}
+
+
+def examine(
+    model_name: str = "reference", has: Callable[[str], bool] = lambda name: find_spec(name) is not None
+) -> Report:
+    """Look at this machine. `has` says whether a Python module is installed; nothing of a Jetson is ever imported."""
+    problems: list[str] = []
+    model: dict[str, Any] = {"name": model_name, "checked": False}
+    timings: dict[str, float] = {}
+    try:
+        loaded = load_model(find_model(model_name))
+        model = _describe(loaded)
+        timings = _time(loaded)
+    except (ModelError, EngineFault) as error:
+        problems.append(str(error))
+    return Report(
+        version=__version__,
+        machine={
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        packages={name: version(name) for name in PACKAGES},
+        parts=_parts(has),
+        model=model,
+        timings_ms=timings,
+        problems=tuple(problems),
+    )
+
+
+def _parts(has: Callable[[str], bool]) -> dict[str, Part]:
+    import cv2
+    import onnxruntime
+
+    mosquitto = find_mosquitto()
+    return {
+        "capture": Part("PyAV on the CPU", (_jetson(has, "jetson_utils", "decodes video with NVDEC"),)),
+        "flow": Part(
+            f"OpenCV {cv2.__version__} DIS on the CPU", (_jetson(has, "vpi", "computes dense flow on the OFA"),)
+        ),
+        "encoder": Part(
+            f"ONNX Runtime {onnxruntime.__version__} on the CPU",
+            (
+                _jetson(has, "tensorrt", "runs the encoder on the GPU"),
+                *(
+                    f"ONNX Runtime offers {provider}; this version runs on its CPU provider only."
+                    for provider in onnxruntime.get_available_providers()
+                    if provider not in ("CPUExecutionProvider", "AzureExecutionProvider")
+                ),
+            ),
+        ),
+        "decoder": Part(
+            f"ONNX Runtime {onnxruntime.__version__} on the CPU",
+            (_jetson(has, "tensorrt", "runs the decoder on the GPU"),),
+        ),
+        "broker": Part(
+            f"{mosquitto} for the demo; any MQTT 5 or 3.1.1 broker by its URL"
+            if mosquitto
+            else "any broker by its URL",
+            () if mosquitto else (f"There is no broker on this machine for the demo: {MISSING}.",),
+        ),
+    }
+
+
+def _jetson(has: Callable[[str], bool], module: str, gain: str) -> str:
+    if has(module):
+        return f"{module} {gain}; it is installed, but this version has no Jetson backend."
+    return f"{module} {gain}; it comes with NVIDIA JetPack and is not on this machine."
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    manifest = model.manifest
+    return {
+        "name": manifest.name,
+        "folder": str(model.folder),
+        "checked": True,
+        "knows": manifest.domain,
+        "image_size": manifest.image_size,
+        "tokens": manifest.tokens,
+        "layers": manifest.layers,
+        "dim": manifest.dim,
+    }
+
+
+def _time(model: Model) -> dict[str, float]:
+    """Median milliseconds of a full encode and of a selective one, on a picture of noise."""
+    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
+    manifest = model.manifest
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (manifest.image_size, manifest.image_size, 3), dtype=np.uint8)
+    some = np.sort(rng.permutation(manifest.tokens)[: max(1, round(manifest.tokens * _SELECTED))])
+    plans = {
+        "full_encode": EncodePlan(Mode.FULL, None),
+        f"selective_encode_{len(some)}_of_{manifest.tokens}": EncodePlan(Mode.HIERARCHICAL_DIFF, some),
+    }
+    timings = {}
+    for name, plan in plans.items():
+        spent = []
+        for _ in range(6):
+            start = time.perf_counter()
+            encoder.encode(picture, plan)
+            spent.append(1e3 * (time.perf_counter() - start))
+        timings[name] = round(statistics.median(spent[1:]), 2)
+    return timings
+
+
+def lines(report: Report) -> list[str]:
+    """The report for people."""
+    machine = report.machine
+    out = [
+        f"Stillwatch {report.version} · Python {machine['python']} · {machine['cores']} cores · {machine['system']}",
+        "",
+    ]
+    for name, part in report.parts.items():
+        out.append(f"{name:<9} {part.used}")
+        out.extend(f"{'':<9} not taken: {sentence}" for sentence in part.not_taken)
+    model = report.model
+    if model["checked"]:
+        out.append(f"{'model':<9} {model['name']}: files and hashes are right; knows {model['knows']}")
+        out.append(f"{'':<9} {model['tokens']} tokens of {model['dim']}, {model['layers']} layers")
+    out.extend(f"{'timing':<9} {name.replace('_', ' ')}: {ms:g} ms" for name, ms in report.timings_ms.items())
+    out.append(f"{'packages':<9} {', '.join(f'{name} {found}' for name, found in report.packages.items())}")
+    out.append(f"{'privacy':<9} pixels leave the box: {'yes' if report.pixels_leave_the_box else 'no'}")
+    out.extend(f"{'problem':<9} {problem}" for problem in report.problems)
+    out.append("")
+    out.append("Everything that is needed works." if report.healthy else "Stillwatch can't work until that is mended.")
+    return out
