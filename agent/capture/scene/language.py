@@ -112,7 +112,7 @@ def how_many(things: Sequence[Thing], kind: str) -> Question:
 
 def where(things: Sequence[Thing], kind: str | None) -> Question | None:
     one = _only(things, kind)
-    return one and Question("position", f"Where is the {one.kind}?", f"{one.side.capitalize()}.")
+    return Question("position", f"Where is the {one.kind}?", f"{one.side.capitalize()}.") if one else None
 
 
 def colour(things: Sequence[Thing], kind: str | None) -> Question | None:
