@@ -1,0 +1,1 @@
+"""Temporal coherence: keep what was computed, move what moved, re-encode what is stale."""

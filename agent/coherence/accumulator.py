@@ -1,0 +1,57 @@
+"""Features blended over time: less flicker for whoever reads them, at no lag where the content changed.
+
+`α · accumulated + (1 − α) · new` per token, α from `static` (0.9) standing still to `fast` (0.3) at full motion. The
+accumulated features are moved with the flow before they are blended, else they ghost. A token that was re-encoded
+because its content changed enters with α = 0: blending two different things is lag, not noise reduction.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpi_ops.interface import VisionOps
+
+Floats = NDArray[np.float32]
+
+_LEAST_SHIFT = 0.02
+"""Patches a frame: below this nothing is moved, since every bilinear gather also blurs."""
+
+
+class Accumulator:
+    """The blended token map (T, D) of one camera."""
+
+    def __init__(self, ops: VisionOps, grid: tuple[int, int], *, static: float = 0.9, fast: float = 0.3) -> None:
+        self._ops = ops
+        self._grid = grid
+        self._static, self._fast = static, fast
+        rows, cols = grid
+        self._home = np.stack(np.divmod(np.arange(rows * cols), cols), axis=1).astype(np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        self._features: Floats | None = None
+        self._spare: Floats = np.empty((0, 0), np.float32)
+
+    def process(
+        self,
+        features: Floats,
+        motion: Floats,
+        replaced: NDArray[np.bool_],
+        shift: Floats | None = None,
+    ) -> Floats:
+        """Blend one frame in; returns a view of the accumulated features (T, D), valid until the next call.
+
+        motion: (T,), 0 to 1. replaced: (T,), tokens whose content changed. shift: (T, 2), (row, col) in patches to
+        where the content of each token was a frame ago; None = nothing moved.
+        """
+        if self._features is None:
+            self._features = features.copy()
+            self._spare = np.empty_like(features)
+            return self._features
+        if shift is not None and float(np.abs(shift).max()) > _LEAST_SHIFT:
+            self._ops.warp(self._features, self._home + shift, self._grid, self._spare)
+            self._features, self._spare = self._spare, self._features
+        alpha = self._static - (self._static - self._fast) * motion
+        self._ops.blend(self._features, features, np.where(replaced, np.float32(0), alpha.astype(np.float32)))
+        return self._features

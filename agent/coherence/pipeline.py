@@ -1,0 +1,319 @@
+"""The coherent path: one frame in, its token map out, and only what changed is encoded.
+
+    picture → residual against the reference → cut? → flow, where something moved → fetch what moved by whole patches
+    → plan → encode → drift transfer → accumulate
+
+A stage that fails costs the frame its coherence: everything temporal is forgotten and the frame is encoded in full. If
+that fails too, the last good result stands with mode `error`. Nothing is raised out of `process` but misuse.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agent.capture.frame import Frame
+from agent.coherence.accumulator import Accumulator
+from agent.coherence.costs import EncodeCosts
+from agent.coherence.cuts import CombinedCut, CutScore, token_cosines
+from agent.coherence.drift import DriftTransfer
+from agent.coherence.motion import MotionStage, motion_share
+from agent.coherence.planner import Assessment
+from agent.coherence.result import FrameResult
+from agent.coherence.settings import CoherenceSettings
+from agent.coherence.stopwatch import Stopwatch
+from agent.coherence.view import View
+from agent.coherence.warping import Fetch
+from engines.plan import EncodePlan, Encoder, Mode, TokenMap
+from engines.preprocess import Placement
+from vpi_ops.interface import FlowField, VisionOps
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Describer = Callable[[Frame, FrameResult, str], str]
+
+_log = structlog.get_logger(__name__)
+
+
+class Pictures(Protocol):
+    """What the coherent path needs of `engines.preprocess.Preprocessor`."""
+
+    def picture(self, image: NDArray[np.uint8]) -> Picture: ...
+
+    def placement(self, frame_size: tuple[int, int]) -> Placement: ...
+
+
+class TemporalVLM:
+    """The coherent path of one camera. Not thread-safe.
+
+    costs: what encoding costs here; measured now when not given. describer: answers queries from a frame and its
+    result. faults: how often each stage has failed so far."""
+
+    def __init__(
+        self,
+        preprocessor: Pictures,
+        encoder: Encoder,
+        ops: VisionOps,
+        settings: CoherenceSettings | None = None,
+        *,
+        costs: EncodeCosts | None = None,
+        describer: Describer | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.settings = s = settings or CoherenceSettings()
+        self.costs = costs or EncodeCosts.measure(encoder)
+        self.faults: Counter[str] = Counter()
+        self._pictures, self._encoder, self._ops, self._describer = preprocessor, encoder, ops, describer
+        self._grid = encoder.grid
+        self._tokens = encoder.grid[0] * encoder.grid[1]
+        self._watch = Stopwatch(clock)
+        self._motion = MotionStage(ops, deadline_s=s.flow_deadline_ms / 1e3, clock=clock)
+        self._cuts = CombinedCut(ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
+        self._drift = DriftTransfer(self._tokens, encoder.dim, share=s.drift_transfer)
+        self._accumulator = Accumulator(ops, encoder.grid, static=s.ema_static, fast=s.ema_fast)
+        self._current, self._previous, self._reference = (
+            ops.pyramid(encoder.grid, encoder.patch_size) for _ in range(3)
+        )
+        self._features = np.zeros((self._tokens, encoder.dim), np.float32)
+        self._still = np.zeros((self._tokens, 2), np.float32)
+        self._view: View | None = None
+        self._last: FrameResult | None = None
+        self._fresh = True
+
+    @property
+    def late_flows(self) -> int:
+        """How many flows came after their deadline and were dropped."""
+        return self._motion.late
+
+    def process(self, frame: Frame, query: str | None = None) -> FrameResult:
+        """Handle one frame; with a query its answer is waited for. Raises ValueError for a query without a
+        describer."""
+        if query is not None and self._describer is None:
+            raise ValueError("a query needs a describer, and none was given")
+        self._watch.start()
+        try:
+            result = self._coherent(frame)
+        except Exception as error:  # a frame enters here: whatever fails costs this frame its coherence, no more
+            self._count_fault(error)
+            result = self._plain(frame)
+        if query is not None:
+            result = replace(result, text=self._answer(frame, result, query))
+        self._last = result = replace(result, stages_ms=self._watch.stop())
+        return result
+
+    def reset(self) -> None:
+        """Forget every frame so far; the next one is encoded in full."""
+        self._fresh = True
+        self._forget()
+        self._cuts.reset()
+        self._motion.reset()
+        self._encoder.reset()
+
+    def close(self) -> None:
+        """Let the flow thread end."""
+        self._motion.close()
+
+    def _coherent(self, frame: Frame) -> FrameResult:
+        lap = self._watch.lap
+        lap("preprocess")
+        view = self._enter(frame)
+        picture = self._pictures.picture(frame.image)
+        lap("residual")
+        self._previous, self._current = self._current, self._previous
+        self._ops.fill(self._current, picture)
+        residual, look = self._look(view)
+        lap("cut")
+        score, tokens = self._suspect(picture)
+        if score.cut:
+            self._forget()
+            look = _all_new(self._tokens)
+        lap("flow")
+        flow = self._motion.process(frame.image, not self._fresh and not score.cut and bool(look.moving.any()))
+        backward = self._still if flow is None else view.sampler.backward(flow) * look.moving[:, None]
+        lap("plan")
+        if tokens is not None:
+            reason = "cut" if score.cut else "suspected_cut"
+            plan = EncodePlan(Mode.SCENE_CUT_FULL if score.cut else Mode.FULL, None, reasons={reason: self._tokens})
+        elif self._fresh:
+            plan = EncodePlan(Mode.FULL, None, reasons={"first": self._tokens})
+        else:
+            plan = view.planner.plan(residual, look, self._fetch(view, flow, backward, look))
+        if tokens is None:
+            lap("encode")
+            tokens = self._encoder.encode(picture, plan)
+            lap("plan")
+        self._commit(view, plan, tokens, look)
+        lap("blend")
+        share = motion_share(backward)
+        shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
+        accumulated = self._accumulator.process(self._features, share, look.stale, shift)
+        return FrameResult(
+            frame_index=frame.index,
+            mode=plan.mode,
+            tokens_encoded=tokens.encoded,
+            avg_motion=float(share[view.seen].mean()),
+            tokens=replace(tokens, features=self._features),
+            accumulated=accumulated,
+            dirty=plan.dirty,
+            residual=residual,
+            changed=look.stale,
+            moving=look.moving,
+            motion=backward,
+            seen=view.seen,
+            cut=score.cut,
+            cut_score=score,
+            flow=flow,
+            reasons=plan.reasons,
+        )
+
+    def _enter(self, frame: Frame) -> View:
+        """The view for frames of this size. What came before a discontinuity or another size is forgotten."""
+        if self._view is None or self._view.frame_size != frame.size:
+            placement, patch = self._pictures.placement(frame.size), self._encoder.patch_size
+            self._view = View.of(placement, self._grid, patch, self._ops, self.settings, self.costs)
+            self.reset()
+        elif frame.discontinuity and not self._fresh:
+            self.reset()
+        return self._view
+
+    def _look(self, view: View) -> tuple[Floats, Assessment]:
+        """Residual (T,) and what is stale."""
+        if self._fresh:
+            return np.zeros(self._tokens, np.float32), _all_new(self._tokens)
+        residual = self._ops.residual(self._current, self._reference).patch
+        return residual, view.planner.assess(residual, self._ops.moved(self._current, self._previous))
+
+    def _suspect(self, picture: Picture) -> tuple[CutScore, TokenMap | None]:
+        """Whether this is a cut, and the full encode that finding out has cost."""
+        encoded: list[TokenMap] = []
+
+        def encode() -> Floats:
+            self._watch.lap("encode")
+            encoded.append(self._encoder.encode(picture, EncodePlan(Mode.FULL, None)))
+            self._watch.lap("cut")
+            return encoded[0].features
+
+        known = None if self._fresh else self._features
+        score = self._cuts.process(self._ops.histogram(self._current), known, encode)
+        return score, encoded[0] if encoded else None
+
+    def _fetch(self, view: View, flow: FlowField | None, backward: Floats, look: Assessment) -> Fetch | None:
+        """Tokens to take over from other slots, where that saves more than the flow check costs."""
+        if flow is None or not look.stale.any():
+            return None
+
+        def error() -> Floats | None:
+            checked = self._motion.check(flow)
+            return None if checked is None else view.sampler.error(checked)
+
+        return view.warp.process(
+            backward,
+            look.stale,
+            view.seen,
+            error=error,
+            residual_at=lambda slots, sources: self._ops.residual_at(self._current, slots, self._reference, sources),
+            threshold=look.threshold,
+            least=math.ceil(2 * self._motion.flow_ms * self._tokens / self.costs.full_ms),
+        )
+
+    def _commit(self, view: View, plan: EncodePlan, tokens: TokenMap, look: Assessment) -> None:
+        """Every state follows what was encoded: reference pixels, ages, anchors, corrections; then the output."""
+        new, dirty = tokens.features, plan.dirty
+        if dirty is None:
+            self._ops.adopt(self._reference, self._current, None)
+            view.planner.encoded(None)
+            view.warp.encoded(None)
+            self._drift.reset()
+            self._features[...] = new
+            self._fresh = False
+            return
+        if plan.fetch is not None:
+            self._ops.fetch(self._reference, plan.fetch)
+            self._drift.fetch(plan.fetch)
+        stale = look.stale[dirty]
+        before = self._features[dirty]
+        moved = np.where(stale, 1 - token_cosines(before, new[dirty]), np.float32(0))
+        self._drift.process(new[dirty[~stale]] - before[~stale], dirty)
+        self._ops.adopt(self._reference, self._current, dirty)
+        view.planner.encoded(dirty, moved, plan.fetch)
+        view.warp.encoded(dirty)
+        self._drift.apply(new, self._features)
+
+    def _forget(self) -> None:
+        """Drop all temporal state but the encoder's cache, which a full encode replaces, and what the next frame is
+        compared with."""
+        if self._view is not None:
+            self._view.planner.reset()
+            self._view.warp.reset()
+        self._drift.reset()
+        self._accumulator.reset()
+
+    def _plain(self, frame: Frame) -> FrameResult:
+        """A full encode with nothing temporal around it; the last good result when that fails too."""
+        self._watch.lap("encode")
+        try:
+            self.reset()
+            picture = self._pictures.picture(frame.image)
+            plan = EncodePlan(Mode.FULL, None, reasons={"fault": self._tokens})
+            tokens = self._encoder.encode(picture, plan)
+        except Exception as error:  # nothing is left to try; the camera goes on with its next frame
+            self._count_fault(error)
+            return self._stand_in(frame, Mode.ERROR, self._last)
+        self._features[...] = tokens.features
+        whole = self._stand_in(frame, Mode.FULL, None)
+        everything = np.ones(self._tokens, bool)
+        return replace(
+            whole,
+            tokens_encoded=tokens.encoded,
+            dirty=None,
+            changed=everything,
+            moving=everything,
+            reasons=plan.reasons,
+        )
+
+    def _stand_in(self, frame: Frame, mode: Mode, last: FrameResult | None) -> FrameResult:
+        """A result in which nothing happened: with the features of `last`, or those of now."""
+        nothing = np.zeros(self._tokens, bool)
+        return FrameResult(
+            frame_index=frame.index,
+            mode=mode,
+            tokens_encoded=0,
+            avg_motion=0.0,
+            tokens=TokenMap(self._features if last is None else last.tokens.features, self._grid, 0),
+            accumulated=self._features if last is None else last.accumulated,
+            dirty=np.zeros(0, np.int64),
+            residual=np.zeros(self._tokens, np.float32),
+            changed=nothing,
+            moving=nothing,
+            motion=self._still,
+            seen=~nothing if self._view is None else self._view.seen,
+        )
+
+    def _answer(self, frame: Frame, result: FrameResult, query: str) -> str | None:
+        self._watch.lap("text")
+        try:
+            return None if self._describer is None else self._describer(frame, result, query)
+        except Exception as error:  # an answer that fails leaves the frame as it is
+            self._count_fault(error)
+            return None
+
+    def _count_fault(self, error: Exception) -> None:
+        stage = self._watch.stage
+        self.faults[stage] += 1
+        count = self.faults[stage]
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a camera that fails for hours doesn't fill the log
+            _log.warning("frame stage failed", stage=stage, error=f"{type(error).__name__}: {error}", times=count)
+
+
+def _all_new(tokens: int) -> Assessment:
+    """Nothing is known, so everything counts as changed."""
+    everything = np.ones(tokens, bool)
+    return Assessment(everything, everything, np.zeros(tokens, np.float32))

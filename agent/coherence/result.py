@@ -1,0 +1,49 @@
+"""What comes of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.coherence.cuts import CutScore
+from engines.plan import Mode, TokenMap
+from vpi_ops.interface import FlowField
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """One handled frame. Arrays are views into the pipeline and valid until its next call; copy what must last.
+
+    frame_index: of the frame. text: the answer to the query, None without one. mode: how the frame was handled.
+    tokens_encoded: tokens that ran through the network. avg_motion: mean over tokens that see picture of motion, 0–1.
+    cut: this frame begins a new scene; cut_score: its parts. stages_ms: milliseconds by stage, together the whole
+    frame.
+
+    tokens: the token map before blending in time. accumulated: float32 (T, D), blended. dirty: int64 (n,), slots
+    encoded, None = all. reasons: why, as counts. residual: float32 (T,), grey levels against what each token was made
+    from. changed: bool (T,), content differs from what the token was made from. moving: bool (T,), pixels differ from
+    the frame before. motion: float32 (T, 2), (x, y) source pixels to where the content was a frame ago; 0 where
+    nothing moved or there was no flow. flow: dense flow, None when nothing moved or it was late. seen: bool (T,),
+    tokens that see picture."""
+
+    frame_index: int
+    mode: Mode
+    tokens_encoded: int
+    avg_motion: float
+    tokens: TokenMap
+    accumulated: NDArray[np.float32]
+    dirty: NDArray[np.int64] | None
+    residual: NDArray[np.float32]
+    changed: NDArray[np.bool_]
+    moving: NDArray[np.bool_]
+    motion: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    cut: bool = False
+    cut_score: CutScore = field(default_factory=lambda: CutScore(False))
+    flow: FlowField | None = None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
+    text: str | None = None

@@ -1,0 +1,31 @@
+"""Where a frame's time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Stopwatch:
+    """Splits one frame's time into named stages; `stage` is the one that runs. A stage that comes again adds up."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.start()
+
+    def start(self) -> None:
+        """A new frame begins."""
+        self.stage = ""
+        self._since = self._clock()
+        self._spent: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """What runs from now on is `stage`."""
+        now = self._clock()
+        if self.stage:
+            self._spent[self.stage] = self._spent.get(self.stage, 0.0) + 1e3 * (now - self._since)
+        self.stage, self._since = stage, now
+
+    def stop(self) -> dict[str, float]:
+        """Milliseconds by stage of the frame that ends here."""
+        self.lap("")
+        return self._spent

@@ -1,0 +1,1 @@
+"""Image operations of the coherent path behind one interface: host (OpenCV), later Jetson (VPI and CUDA)."""
