@@ -143,7 +143,8 @@ def _present(data: Any, path: tuple[str, ...]) -> list[KeyPath]:
 
 
 def _sentence(document: Document, mistake: ErrorDetails) -> str:
-    path = tuple(part for part in mistake["loc"] if part != "[key]")
+    about_key = mistake["loc"][-1:] == ("[key]",) and mistake["type"] != "extra_forbidden"  # a key may be named so
+    path = mistake["loc"][:-1] if about_key else mistake["loc"]
     place = f"{document.origin(path)}: {dotted(path)}"
     kind, found = mistake["type"], mistake["input"]
     section = section_at(path[:-1])
@@ -154,7 +155,7 @@ def _sentence(document: Document, mistake: ErrorDetails) -> str:
         return f"{place}: unknown key; {hint}"
     if kind == "missing":
         return f"{place}: missing"
-    if "[key]" in mistake["loc"]:
+    if about_key:
         return f"{place}: a name has 1 to 64 letters, digits, _ or -"
     wording = _WORDING.get(kind, mistake["msg"][:1].lower() + mistake["msg"][1:])
     secret = section is not None and section.model_fields[str(path[-1])].annotation in _SECRET_KINDS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s]*@")
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,20}://)[^/?#\s]*@")
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://\S+")
 _PARAMETER = re.compile(r"(?P<name>(?:pass(?:word|wd)?|pwd|token|auth|secret|api_?key)=)[^&\s\"']+", re.IGNORECASE)
 
 

@@ -249,6 +249,11 @@ def test_a_folder_names_the_image_that_is_corrupt(tmp_path: Path) -> None:
         source.read()
 
 
+def test_a_rendered_scene_opens_like_any_camera() -> None:
+    frames = read_all(open_source("scene:street?seed=3&seconds=1&fps=10", source_id="cam", fps=5))
+    assert [f.index for f in frames] == [0, 2, 4, 6, 8]
+
+
 @pytest.mark.parametrize(
     ("clip_name", "size", "frames"),
     [

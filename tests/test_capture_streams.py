@@ -154,7 +154,7 @@ def test_motion_jpeg_over_http_has_no_positions_but_a_capture_time() -> None:
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_refused_and_silent_servers_are_source_errors_without_the_password(scheme: str) -> None:
     with pytest.raises(SourceError, match="Connection refused") as refused:
-        open_source(f"{scheme}://me:secret@127.0.0.1:{closed_port()}/live", source_id="cam")
+        open_source(f"{scheme}://me:secret@127.0.0.1:{closed_port()}/u=me&password=secret", source_id="cam")
     with silent_listener() as port, pytest.raises(SourceError, match=r"no data within 0\.3 s") as silent:
         open_source(f"{scheme}://127.0.0.1:{port}/", source_id="cam", timeout_s=0.3, credentials="me:secret")
     for caught in (refused, silent):
