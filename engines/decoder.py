@@ -48,7 +48,8 @@ class Decoder:
         self._eos = {self._tokenizer.id(token) for token in manifest.eos}
         self._template = manifest.prompt.replace("{image}", FAKE + GLOBAL + IMAGE * manifest.visual_tokens + FAKE)
         past = [shape for name, shape in manifest.graphs["prefill"].inputs.items() if name.startswith("past_")]
-        self._nothing = [np.zeros([0 if size == "p" else int(size) for size in shape], np.float32) for shape in past]
+        empty = [np.zeros([0 if size == "p" else int(size) for size in shape], np.float32) for shape in past]
+        self._nothing = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in empty)
 
     def visual_tokens(self, features: Features) -> NDArray[np.float32]:
         """Visual tokens (T / merge², text dim) of features (T, D)."""
@@ -60,8 +61,7 @@ class Decoder:
         ids = self._split("")[0]
         embeds = self._embed_ids(ids)
         embeds[np.array(ids) == self._image] = self.visual_tokens(features)
-        empty = Context(0, tuple(ort.OrtValue.ortvalue_from_numpy(a) for a in self._nothing), np.empty(0, np.float32))
-        return self._read(empty, embeds)
+        return self._read(Context(0, self._nothing, np.empty(0, np.float32)), embeds)
 
     def generate(
         self, picture: Features | Context, question: str, *, max_tokens: int = 64, stop: Event | None = None

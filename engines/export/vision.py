@@ -9,26 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from engines.export.checkpoint import Checkpoint
 from engines.export.graph import Graph
 
 TOWER = "model.vision_model"
-
-
-def position_ids(side: int) -> NDArray[np.int64]:
-    """Row of the position table for each of side² patches of a picture without padding.
-
-    Nearly always 0, 1, 2, …; but the family computes it as fractions in float32, and on some grids (19, 25, 29, …)
-    rounding puts a patch into its neighbour's bucket. The network was trained with that, so it's repeated here:
-    `Idefics3VisionEmbeddings.forward` in transformers.
-    """
-    boundaries = np.arange(1 / side, 1.0, 1 / side).astype(np.float32)
-    fractions = np.arange(side, dtype=np.float32) * (np.float32(1.0) / np.float32(side))
-    bucket = np.searchsorted(boundaries, np.minimum(fractions, np.float32(1.0 - 1e-6)), side="right")
-    return np.asarray(bucket[:, None] * side + bucket[None, :], np.int64).ravel()
 
 
 def encode_full(checkpoint: Checkpoint) -> Graph:
@@ -71,7 +57,7 @@ def _tower(g: Graph, *, select: bool) -> Graph:
 
     kernel = g.weight(f"{TOWER}.embeddings.patch_embedding.weight", (dim, pixels))
     x = g.op("Gemm", patches, kernel, g.weight(f"{TOWER}.embeddings.patch_embedding.bias"), transB=1)
-    x = g.op("Add", x, _positions(g, side, index))
+    x = g.op("Add", x, _positions(g, index))
     for i in range(config.num_hidden_layers):
         layer = f"{TOWER}.encoder.layers.{i}"
         h = g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
@@ -98,12 +84,13 @@ def _tower(g: Graph, *, select: bool) -> Graph:
     return g
 
 
-def _positions(g: Graph, side: int, index: str | None) -> str:
-    """Position embeddings of all tokens, or of those in `index`."""
+def _positions(g: Graph, index: str | None) -> str:
+    """Position embeddings of all tokens, or of those in `index`: row i of the table belongs to slot i.
+
+    transformers gets there through fractions in float32, and on a few grids (19×19, 25×25, 29×29, …) rounding, which
+    differs between processors, puts a patch into its neighbour's row; on those grids we differ on purpose.
+    """
     table = g.weight(f"{TOWER}.embeddings.position_embedding.weight")
-    ids = position_ids(side)
-    if not np.array_equal(ids, np.arange(len(ids))):
-        table = g.op("Gather", table, g.constant(ids), axis=0)
     return g.op("Gather", table, index, axis=0) if index else table
 
 
