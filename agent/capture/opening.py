@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from agent.capture.clock import Clock, SystemClock
 from agent.capture.decoding import Kind, VideoInput
@@ -66,7 +67,8 @@ def open_source(
     if _DEVICE.fullmatch(uri):
         return _open_device(wanted)
     scheme = _SCHEME.match(uri)
-    if scheme is None or Path(uri).exists():  # a file may well be called "12:30.mp4"
+    # A file may well be called "cam:12.30.mp4". Path.exists would raise for a long URL, os.path.exists says no.
+    if scheme is None or os.path.exists(uri):  # noqa: PTH110
         return _open_path(wanted, Path(uri))
     opener = _OPENERS.get(scheme[1].lower())
     if opener is None:
@@ -77,11 +79,20 @@ def open_source(
     return opener(wanted)
 
 
+def _split(wanted: _Wanted) -> SplitResult:
+    try:
+        return urlsplit(wanted.uri)
+    except ValueError as error:
+        raise ConfigError(f"{wanted.name}: not a URL: {error}") from None
+
+
 def _open_path(wanted: _Wanted, path: Path) -> FrameSource:
     try:
         size = path.stat().st_size
     except OSError as error:
         raise SourceError(f"{wanted.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{wanted.name!r} can't be a path: {error}") from error
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         return ImageSource(path, source_id=wanted.source_id, paced=wanted.paced, fps=wanted.fps, clock=wanted.clock)
     if path.is_file() and size == 0:
@@ -91,14 +102,14 @@ def _open_path(wanted: _Wanted, path: Path) -> FrameSource:
 
 
 def _open_file_url(wanted: _Wanted) -> FrameSource:
-    parts = urlsplit(wanted.uri)
+    parts = _split(wanted)
     if parts.netloc not in ("", "localhost"):
         raise ConfigError(f"{wanted.name}: a file URL names no host; write file:///path")
     return _open_path(wanted, Path(unquote(parts.path)))
 
 
 def _open_stream(wanted: _Wanted) -> FrameSource:
-    parts = urlsplit(wanted.uri)
+    parts = _split(wanted)
     if not parts.hostname:
         raise ConfigError(f"{wanted.name}: expected {parts.scheme}://HOST/…")
     rtsp = parts.scheme.lower().startswith("rtsp")

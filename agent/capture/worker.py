@@ -114,24 +114,31 @@ class CaptureWorker:
             self._ring.close()
 
     def _keep_reading(self) -> None:
-        if self._retry is not None:
-            self._retry.next()  # the immediate attempt is the one that follows
+        if self._retry is None:
+            self._connect()
+            return
+        self._retry.next()  # the immediate attempt is the one that follows
         while not self._stopping.is_set():
-            self._tell(CaptureState(Phase.CONNECTING))
             try:
-                with closing(self._open_source()) as source:
-                    self._source = source
-                    self._read(source)
+                self._connect()
+                return
             except EndOfStream:
                 raise
             except SourceError as lost:
-                if self._retry is None:
-                    raise
-                delay_s = self._retry.next()
-                self._tell(CaptureState(Phase.RECONNECTING, str(lost), delay_s))
-                self._clock.wait(self._stopping, delay_s)
-            finally:
-                self._damaged_before, self._source = self.damaged, None
+                reason = str(lost)
+            delay_s = self._retry.next()
+            self._tell(CaptureState(Phase.RECONNECTING, reason, delay_s))
+            self._clock.wait(self._stopping, delay_s)
+
+    def _connect(self) -> None:
+        """Open the source and read it until it raises or we are stopped."""
+        self._tell(CaptureState(Phase.CONNECTING))
+        try:
+            with closing(self._open_source()) as source:
+                self._source = source
+                self._read(source)
+        finally:
+            self._damaged_before, self._source = self.damaged, None
 
     def _read(self, source: FrameSource) -> None:
         block = not source.info.live if self._lossless is None else self._lossless
