@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +16,9 @@ class MotionStage:
     """Backward flow between neighbouring frames of one camera. A still scene costs nothing: the picture before is kept
     as it came, and becomes an analysis image when something has moved."""
 
-    def __init__(self, ops: VisionOps, *, deadline_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, ops: VisionOps, *, deadline_s: float) -> None:
         self._ops = ops
-        self._clock = clock
         self._deadline: Deadline[FlowField] = Deadline(deadline_s, name="flow")
-        self.flow_ms = 1.0
-        """Running cost of one flow."""
         self.reset()
 
     def reset(self) -> None:
@@ -47,10 +41,7 @@ class MotionStage:
         previous, current = self._before, self._ops.analysis(image)
         self._grey = current
         scale = (image.shape[1] / current.shape[1], image.shape[0] / current.shape[0])
-        start = self._clock()
-        flow = self._deadline.run(lambda: self._ops.flow(previous, current, scale))
-        self.flow_ms += 0.1 * (1e3 * (self._clock() - start) - self.flow_ms)
-        return flow
+        return self._deadline.run(lambda: self._ops.flow(previous, current, scale))
 
     def check(self, flow: FlowField) -> FlowField | None:
         """The flow of this frame with its consistency error, None when that is late."""

@@ -40,6 +40,9 @@ Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Describer = Callable[[Frame, FrameResult, str], str]
 
+_LEAST_FETCH = 0.05
+"""Share of the grid below which fetching saves less than the consistency check of the flow costs."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -75,7 +78,7 @@ class TemporalVLM:
         self._grid = encoder.grid
         self._tokens = encoder.grid[0] * encoder.grid[1]
         self._watch = Stopwatch(clock)
-        self._motion = MotionStage(ops, deadline_s=s.flow_deadline_ms / 1e3, clock=clock)
+        self._motion = MotionStage(ops, deadline_s=s.flow_deadline_ms / 1e3)
         self._cuts = CombinedCut(ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
         self._drift = DriftTransfer(self._tokens, encoder.dim, share=s.drift_transfer)
         self._accumulator = Accumulator(ops, encoder.grid, static=s.ema_static, fast=s.ema_fast)
@@ -134,7 +137,7 @@ class TemporalVLM:
         score, tokens = self._suspect(picture)
         if score.cut:
             self._forget()
-            look = _all_new(self._tokens)
+            residual, look = _nothing_known(self._tokens)
         lap("flow")
         flow = self._motion.process(frame.image, not self._fresh and not score.cut and bool(look.moving.any()))
         backward = self._still if flow is None else view.sampler.backward(flow) * look.moving[:, None]
@@ -187,7 +190,7 @@ class TemporalVLM:
     def _look(self, view: View) -> tuple[Floats, Assessment]:
         """Residual (T,) and what is stale."""
         if self._fresh:
-            return np.zeros(self._tokens, np.float32), _all_new(self._tokens)
+            return _nothing_known(self._tokens)
         residual = self._ops.residual(self._current, self._reference).patch
         return residual, view.planner.assess(residual, self._ops.moved(self._current, self._previous))
 
@@ -221,7 +224,7 @@ class TemporalVLM:
             error=error,
             residual_at=lambda slots, sources: self._ops.residual_at(self._current, slots, self._reference, sources),
             threshold=look.threshold,
-            least=math.ceil(2 * self._motion.flow_ms * self._tokens / self.costs.full_ms),
+            least=math.ceil(_LEAST_FETCH * self._tokens),
         )
 
     def _commit(self, view: View, plan: EncodePlan, tokens: TokenMap, look: Assessment) -> None:
@@ -313,7 +316,7 @@ class TemporalVLM:
             _log.warning("frame stage failed", stage=stage, error=f"{type(error).__name__}: {error}", times=count)
 
 
-def _all_new(tokens: int) -> Assessment:
-    """Nothing is known, so everything counts as changed."""
-    everything = np.ones(tokens, bool)
-    return Assessment(everything, everything, np.zeros(tokens, np.float32))
+def _nothing_known(tokens: int) -> tuple[Floats, Assessment]:
+    """There is nothing to compare with: no residual, and everything counts as changed."""
+    everything, zero = np.ones(tokens, bool), np.zeros(tokens, np.float32)
+    return zero, Assessment(everything, everything, zero)

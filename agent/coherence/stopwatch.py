@@ -15,7 +15,7 @@ class Stopwatch:
     def start(self) -> None:
         """A new frame begins."""
         self.stage = ""
-        self._since = self._clock()
+        self._since = 0.0
         self._spent: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:

@@ -1,0 +1,174 @@
+"""Plans: their budget, their order, their end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from coherence_standin import costs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from agent.coherence.costs import EncodeCosts
+from agent.coherence.noise import PatchNoise
+from agent.coherence.planner import Planner
+from agent.coherence.settings import PROFILES, CoherenceSettings
+from config.errors import ConfigError
+from engines.plan import EncodePlan, Mode
+
+TOKENS = 64
+NONE = np.zeros(TOKENS, np.float32)
+
+
+def planner(chosen: CoherenceSettings | None = None, price: EncodeCosts | None = None) -> Planner:
+    return Planner((8, 8), chosen or CoherenceSettings(), price or costs(TOKENS), np.ones(TOKENS, bool))
+
+
+def step(plans: Planner, residual: NDArray[np.float32], movement: float = 0.1) -> EncodePlan:
+    """One frame without noise: assess, plan, and say that it was carried out; changed tokens moved by `movement`."""
+    look = plans.assess(residual, NONE)
+    plan = plans.plan(residual, look)
+    if plan.dirty is None:
+        plans.encoded(None)
+    else:
+        plans.encoded(plan.dirty, np.where(look.stale[plan.dirty], movement, 0).astype(np.float32))
+    return plan
+
+
+@given(
+    st.integers(1, TOKENS),
+    st.floats(0.05, 2),
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=12),
+    st.floats(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_plan_exceeds_its_budget(budget: int, budget_ms: float, seeds: list[int], busy: float) -> None:
+    price = costs(TOKENS)
+    chosen = CoherenceSettings(budget_tokens=budget, budget_ms=budget_ms, refresh_tokens=min(8, budget))
+    plans = planner(chosen, price)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        residual = (rng.uniform(0, 60, TOKENS) * (rng.uniform(size=TOKENS) < busy)).astype(np.float32)
+        plan = step(plans, residual)
+        if plan.dirty is None:
+            assert budget == TOKENS
+            assert price.full_ms <= budget_ms
+        else:
+            assert len(plan.dirty) <= budget
+            assert len(plan.dirty) <= max(1, price.within(budget_ms))
+            assert (np.diff(plan.dirty) > 0).all()
+            assert sum(plan.reasons.values()) == len(plan.dirty)
+
+
+def test_the_most_stale_go_first_and_nothing_starves() -> None:
+    plans = planner(CoherenceSettings(budget_tokens=4, refresh_tokens=0))
+    residual = NONE.copy()
+    residual[:12] = np.linspace(100, 12, 12)
+    first = step(plans, residual)
+    assert first.dirty is not None
+    assert set(first.dirty) == {0, 1, 2, 3}
+    served = set(first.dirty)
+    for _ in range(30):
+        dirty = step(plans, residual).dirty
+        assert dirty is not None
+        served |= set(dirty)
+    assert served == set(range(12))
+
+
+def test_past_the_crossover_the_full_encode_is_taken() -> None:
+    residual = NONE.copy()
+    residual[:60] = 50
+    assert step(planner(), residual).mode is Mode.FULL
+    assert step(planner(CoherenceSettings(budget_tokens=TOKENS - 1)), residual).mode is Mode.HIERARCHICAL_DIFF
+
+
+def test_a_scene_that_stops_is_settled_once_and_then_costs_nothing() -> None:
+    plans = planner()
+    residual = NONE.copy()
+    residual[20:30] = 50
+    for _ in range(5):
+        step(plans, residual)
+    after = [step(plans, NONE) for _ in range(10)]
+    assert sum(plan.mode is Mode.FULL for plan in after) <= 1
+    assert max(plan.reasons.get("refresh", 0) for plan in after) > 3 * CoherenceSettings().refresh_tokens
+    assert all(plan.mode is Mode.REUSE for plan in after[5:])
+
+
+def test_clean_tokens_are_refreshed_in_rotation_while_the_scene_moves() -> None:
+    plans = planner(CoherenceSettings(refresh_tokens=6))
+    residual = NONE.copy()
+    residual[:4] = 50
+    refreshed: set[int] = set()
+    for _ in range(11):
+        dirty = step(plans, residual).dirty
+        assert dirty is not None
+        refreshed |= set(dirty)
+    assert refreshed == set(range(TOKENS))
+
+
+def test_one_flickering_patch_does_not_keep_the_scene_awake() -> None:
+    plans = planner()
+    residual = NONE.copy()
+    residual[7] = 9
+    step(plans, residual, movement=0.002)
+    encoded = [len(d) for d in (step(plans, NONE).dirty for _ in range(8)) if d is not None]
+    assert sum(encoded) <= 3 * CoherenceSettings().refresh_tokens
+
+
+def test_a_noisy_patch_is_clean_and_a_slow_fade_is_no_noise() -> None:
+    rng = np.random.default_rng(0)
+    noise = PatchNoise(2)
+    for _ in range(300):
+        noise.process(np.array([rng.normal(9, 1), 0.5], np.float32))
+    noisy, fading = noise.threshold(6, 4, 18)
+    assert 11 < noisy < 18
+    assert fading == 6
+
+
+def test_a_reset_planner_is_a_new_one() -> None:
+    used, new = planner(), planner()
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        step(used, rng.uniform(0, 40, TOKENS).astype(np.float32))
+    used.reset()
+    for _ in range(8):
+        residual = (rng.uniform(0, 40, TOKENS) * (rng.uniform(size=TOKENS) < 0.2)).astype(np.float32)
+        ours, theirs = step(used, residual), step(new, residual)
+        assert ours.mode is theirs.mode
+        np.testing.assert_array_equal(ours.dirty, theirs.dirty)
+
+
+def test_costs_are_read_between_the_measured_points() -> None:
+    price = EncodeCosts.of({64: 9.0, 1: 1.0, 8: 0.9, 32: 5.0})
+    assert price.full_ms == 9
+    assert price.ms(0) == 0
+    assert price.ms(8) == 1
+    assert price.ms(20) == pytest.approx(3)
+    assert price.within(5) == 32
+    assert price.within(9) == 64
+    assert price.within(0.5) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("residual", 0),
+        ("budget_tokens", 0),
+        ("leave", 1.5),
+        ("ema_fast", 0.95),
+        ("cut_histogram", 1),
+        ("refresh_tokens", -1),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"coherence\.{name}: found {value!r}, expected"):
+        CoherenceSettings(**{name: value})
+
+
+def test_a_budget_below_the_refresh_is_refused() -> None:
+    with pytest.raises(ConfigError, match="refresh_tokens"):
+        CoherenceSettings(budget_tokens=4, refresh_tokens=8)
+
+
+def test_profiles_hold() -> None:
+    assert set(PROFILES) == {"general", "webcam", "conversation", "sports", "movie", "security"}
