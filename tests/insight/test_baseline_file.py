@@ -16,7 +16,7 @@ SETTINGS = AnomalySettings(learn_s=20)
 
 
 def fresh() -> AnomalyModel:
-    return AnomalyModel(GRID, DIM, (10.0, 10.0), SETTINGS)
+    return AnomalyModel(GRID, DIM, SETTINGS)
 
 
 def stream(model: AnomalyModel, seed: int, start_s: float, seconds: float) -> list[float]:
@@ -62,7 +62,7 @@ def test_a_baseline_of_another_model_or_grid_is_refused_in_words(learned: Anomal
     with pytest.raises(ConfigError, match=r"front\.npz.*model reference.*now has smolvlm"):
         load(path, fresh(), "smolvlm", 0.0)
     with pytest.raises(ConfigError, match=r"grid \(4, 5\).*\(5, 4\)"):
-        load(path, AnomalyModel((5, 4), DIM, (1.0, 1.0)), "reference", 0.0)
+        load(path, AnomalyModel((5, 4), DIM), "reference", 0.0)
     said = load_or_relearn(path, fresh(), "smolvlm", 0.0)
     assert said is not None and "front.npz.unused-1" in said
     assert (tmp_path / "front.npz.unused-1").exists() and not path.exists()

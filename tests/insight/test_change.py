@@ -25,6 +25,12 @@ def with_object(features: np.ndarray, row: int, col: int, height: int, width: in
     return changed.reshape(-1, DIM)
 
 
+def cells_of(row: int, col: int, height: int, width: int) -> np.ndarray:
+    mask = np.zeros(GRID, bool)
+    mask[row : row + height, col : col + width] = True
+    return mask.reshape(-1)
+
+
 class Watch:
     """A SemanticChange on a clock. `describe`: call described() for every change, as the daemon does."""
 
@@ -156,12 +162,33 @@ def test_two_changes_are_never_closer_than_the_minimum_interval() -> None:
     assert np.diff(times).min() >= 4.9
 
 
-def test_a_change_below_the_limit_is_told_after_the_maximum_interval() -> None:
+def test_a_change_below_the_limit_is_told_once_the_maximum_interval_has_passed_without_a_description() -> None:
     faint = scene(0) + 0.55 * (with_object(np.zeros_like(scene(0)), 2, 2, 3, 3))
     watch = Watch(ChangeSettings(max_interval_s=60, enter=0.3, leave=0.2))
     watch.run(10, scene(0))
-    assert watch.run(49, faint) == []
-    assert len(watch.run(20, faint)) == 1
+    assert watch.run(40, faint) == []
+    watch.part.described(scene(0))
+    assert watch.run(59, faint) == []
+    assert len(watch.run(5, faint)) == 1
+
+
+def test_between_the_two_limits_a_change_goes_on_but_none_begins() -> None:
+    def at(distance: float) -> np.ndarray:
+        """scene(0) with nine tokens turned to this cosine distance."""
+        there = cells_of(2, 2, 3, 3)
+        features = scene(0)
+        along = features[there] / np.linalg.norm(features[there], axis=1, keepdims=True)
+        across = scene(1)[there] - (scene(1)[there] * along).sum(axis=1, keepdims=True) * along
+        across /= np.linalg.norm(across, axis=1, keepdims=True)
+        features[there] = (1 - distance) * along + np.sqrt(1 - (1 - distance) ** 2) * across
+        return features
+
+    watch = Watch(ChangeSettings(enter=0.2, leave=0.5, persist_s=1.0), describe=False)
+    watch.run(10, scene(0))
+    assert watch.run(10, at(0.15)) == []
+    watch.run(0.3, at(0.25))
+    (told,) = watch.run(5, at(0.15))
+    assert told.distance == pytest.approx(0.15, abs=0.01)
 
 
 def test_warm_up_is_visible_and_reset_is_total() -> None:
