@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,24 @@ app.add_typer(config_app, name="config")
 
 ModelName = Annotated[str, typer.Option("--model", help="`reference`, or the path of a model folder.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds.")]
+
+
+def command() -> None:
+    """The process: `main`, and an end that no thread can hold up or spoil.
+
+    A thread that is inside a native library (a model at work, a camera that doesn't answer) can't be stopped; letting
+    the interpreter take itself apart around it aborts the process. All that matters is flushed by then.
+    """
+    status: str | int | None = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+    if threading.active_count() == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 0 if status is None else 1)
 
 
 def main() -> None:
@@ -74,8 +93,6 @@ def run(
             ("model",): ("--model", model),
         },
     )
-    import threading
-
     from agent.daemon import Daemon, RunOptions
     from agent.logs import set_up_logs
     from agent.signals import stopped_by_signals
@@ -222,4 +239,4 @@ def _print_json(value: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command()

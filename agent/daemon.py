@@ -232,15 +232,15 @@ class Daemon:
         for camera in self.cameras.values():
             camera.stop(0.0)
         for camera in self.cameras.values():
-            camera.stop(0.8)
+            camera.stop(0.8 if hurry else 10.0)
         self._describing.finish(0.2 if hurry else 10.0)
         self._describing.close(0.3)
-        self._write_baselines()
         if not self._book.close(0.8 if hurry else 5.0):
             log.error("the disk did not take all events in time")
         if self.link is not None:
             self.link.notify()
             self.link.close(1.2 if hurry else 5.0)
+        self._write_baselines()
         self.unsent = self.outbox.depth
         self._stack.close()
 

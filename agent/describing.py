@@ -48,7 +48,8 @@ class DescribingThread:
         self._wishes: OrderedDict[str, _Wish] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
-        self._busy = False
+        self._current: _Wish | None = None  # being described, and not given up
+        self._busy = False  # until it is answered
         self._thread = threading.Thread(target=self._run, name="describing", daemon=True)
         self._thread.start()
 
@@ -78,15 +79,18 @@ class DescribingThread:
             return self._changed.wait_for(lambda: not self._wishes and not self._busy, timeout_s)
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Stop after the word being made, and answer what is left. A second call does nothing."""
+        """Stop after the word being made, and answer what is left; a word that takes longer than `timeout_s` is not
+        waited for. A second call does nothing."""
         with self._changed:
             self._closed = True
             left = list(self._wishes.values())
             self._wishes.clear()
             self._changed.notify_all()
-        for wish in left:
-            _answer(wish, Description("", "no text: the agent was stopping"))
         self._thread.join(timeout_s)
+        with self._changed:
+            stuck, self._current = self._current, None
+        for wish in left if stuck is None else [stuck, *left]:
+            _answer(wish, Description("", "no text: the agent was stopping"))
 
     def __enter__(self) -> DescribingThread:
         return self
@@ -105,8 +109,12 @@ class DescribingThread:
                 if self._closed:
                     return
                 _, wish = self._wishes.popitem(last=False)
-                self._busy = True
-            _answer(wish, self._describe(wish))
+                self._current, self._busy = wish, True
+            description = self._describe(wish)
+            with self._changed:
+                given_up, self._current = self._current is None, None
+            if not given_up:
+                _answer(wish, description)
 
     def _describe(self, wish: _Wish) -> Description:
         deadline = self._clock() + self._deadline_s

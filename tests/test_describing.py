@@ -104,3 +104,22 @@ def test_endless_words_are_cut_at_the_deadline_or_at_the_end_of_the_agent() -> N
     assert [answers.got[name] for name in ("waiting", "late")] == [
         [Description("", "no text: the agent was stopping")]
     ] * 2
+
+
+def test_a_word_that_never_comes_is_given_up_at_the_end() -> None:
+    answers = Answers()
+    began, never = threading.Event(), threading.Event()
+
+    def stuck(_features: NDArray[np.float32]) -> Iterator[str]:
+        began.set()
+        never.wait(30)
+        yield "too late"
+
+    thread = DescribingThread()
+    thread.wish("a", stuck, FEATURES, answers.to("a"))
+    assert began.wait(5)
+    assert not thread.finish(0.01)
+    thread.close(0.01)
+    never.set()
+    thread.close(5)
+    assert answers.got == {"a": [Description("", "no text: the agent was stopping")]}
