@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from events_memory import memory_folder
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -38,8 +38,8 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="stillwatch-outbox-", dir=memory if memory.is_dir() else None))
+        self.files = ExitStack()
+        self.folder = self.files.enter_context(memory_folder())
         self.now = 1_000_000.0
         self.outbox = self.open()
         self.waiting: list[AnyEvent] = []
@@ -94,7 +94,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.outbox.close()
-        shutil.rmtree(self.folder)
+        self.files.close()
 
 
 OutboxMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
@@ -258,11 +258,16 @@ def test_one_agent_a_folder(tmp_path: Path) -> None:
     StateLock(tmp_path).close()
 
 
-def test_nothing_accepted_is_lost_whenever_the_agent_is_killed(tmp_path: Path) -> None:
+def test_nothing_accepted_is_lost_whenever_the_agent_is_killed() -> None:
+    with memory_folder() as folder:
+        check_crashes(folder)
+
+
+def check_crashes(folder: Path) -> None:
     program = Path(__file__).with_name("events_crashing.py")
     root = str(program.parents[1])
     done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path), "7"],
+        [sys.executable, str(program), str(folder), "7"],
         env={**os.environ, "PYTHONPATH": root},
         capture_output=True,
         text=True,
@@ -270,10 +275,10 @@ def test_nothing_accepted_is_lost_whenever_the_agent_is_killed(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 25, "killed at each of its statements"
-    notes = [line.split() for line in (tmp_path / "accepted").read_text().splitlines()]
+    notes = [line.split() for line in (folder / "accepted").read_text().splitlines()]
     accepted = [(event_id, camera, int(seq)) for word, event_id, camera, seq in notes if word == "accepted"]
     maybe_delivered = {event_id for word, event_id, _, _ in notes if word == "delivered"}
-    with Outbox(tmp_path / "outbox.db") as outbox:
+    with Outbox(folder / "outbox.db") as outbox:
         assert outbox.damaged is None
         waiting = [(s.document["id"], s.camera, s.document["seq"]) for s in outbox.pending(1_000_000)]
     assert not [entry for entry in accepted if entry not in waiting and entry[0] not in maybe_delivered]

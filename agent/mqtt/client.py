@@ -36,6 +36,7 @@ log = structlog.get_logger()
 _STATE_INTERVAL_S = 1.0
 _STALLED_S = 30.0
 _STEADY_S = 10.0
+_TOO_OFTEN = 3
 _REPLIES_KEPT = 100
 _GOODBYE_S = 0.5
 
@@ -92,6 +93,7 @@ class MqttLink:
         self._refused = False
         self._exchange: Exchange | None = None
         self._connections = 0
+        self._short_lived = 0
         self._beat = monotonic()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
@@ -103,6 +105,11 @@ class MqttLink:
         trouble = [f"the broker does not take {topic}: {reason}" for topic, reason in sorted(denied.items())]
         if self._failure is not None:
             trouble.insert(0, self._failure)
+        if self._short_lived >= _TOO_OFTEN:
+            trouble.append(
+                f"{self._address} keeps ending our connection; "
+                f"does another agent use the device id {self._topics.device}?"
+            )
         return LinkState(self._connected, tuple(trouble), self._delivery.in_flight, self._connections)
 
     def alive(self, within_s: float = 60.0) -> bool:
@@ -208,25 +215,28 @@ class MqttLink:
             self._connections += 1
             self._tell(None, connected=True)
             log.info("mqtt connected", broker=str(self._address))
-            self._serve(session, self._exchange)
+            self._serve(session, self._exchange, begun)
         finally:
             self._delivery.lost()
             session.abort()
-            if self._monotonic() - begun > _STEADY_S:
-                self._backoff.reset()
+            self._short_lived += 1
         self._tell(None)
 
-    def _serve(self, session: Session, exchange: Exchange) -> None:
+    def _serve(self, session: Session, exchange: Exchange, begun: float) -> None:
         while True:
             self._wake.clear()
+            stop_by = self._stop_by  # read before the step: what was told before `close` goes out in it
             now = self._beat_now()
+            if now - begun > _STEADY_S:
+                self._backoff.reset()
+                self._short_lived = 0
             exchange.step(now)
             if not session.alive:
                 raise BrokerError(f"{self._address}: {session.why_ended}")
             if exchange.waiting_s(now) > _STALLED_S:
                 raise BrokerError(f"{self._address} has not acknowledged anything for {_STALLED_S:g} s")
             due_in = exchange.due_in(now)
-            if self._stop_by is not None and ((not exchange.unacknowledged and due_in is None) or now >= self._stop_by):
+            if stop_by is not None and ((not exchange.unacknowledged and due_in is None) or now >= stop_by):
                 break
             self._wake.wait(1.0 if due_in is None else min(1.0, due_in))
         self._say_goodbye(session, exchange)

@@ -105,7 +105,7 @@ class CommandDesk:
             request_id = command.request_id
             handler = self._handlers.get(command.name)
             if handler is None:
-                known = ", ".join(sorted(self._handlers)) or "none"
+                known = ", ".join(sorted(self._handlers.keys() - {ANALYSIS})) or "none"
                 raise CommandError(f"unknown command {command.name!r:.80}; known: {known}")
             return self._result(message, request_id, result=dict(handler(command)))
         except StillwatchError as error:
@@ -125,6 +125,8 @@ class CommandDesk:
             if wanted not in (b"ON", b"OFF"):
                 raise CommandError(f"{message.topic}: expected ON or OFF, found {message.payload[:40]!r}")
             return Command(ANALYSIS, {"camera": camera, "enabled": wanted == b"ON"})
+        if name == ANALYSIS:
+            raise CommandError(f"{name}: publish ON or OFF to <camera>/{ANALYSIS}/set")
         if len(message.payload) > _MAX_PAYLOAD:
             raise CommandError(f"{name}: {len(message.payload)} bytes; expected at most {_MAX_PAYLOAD}")
         try:

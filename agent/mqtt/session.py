@@ -82,11 +82,19 @@ class _Client(paho.Client):
         super().__init__(*args, **kwargs)
         self._tell_end = ended
 
+    def forget(self) -> None:
+        """Tell nobody any more."""
+        self.on_connect = self.on_disconnect = self.on_publish = self.on_message = self.on_subscribe = None
+        self._tell_end = _nothing
+
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
             return super().loop_forever(timeout, retry_first_connection)
         finally:
             self._tell_end()
+
+
+def _nothing() -> None: ...
 
 
 def _guarded(callback: Callable[P, None]) -> Callable[P, None]:
@@ -233,17 +241,19 @@ class Session:
             self._client.disconnect(properties=_properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0))
         else:
             self._client.disconnect()
-        if not self._ended.wait(timeout_s):
-            self.abort()
+        self._ended.wait(timeout_s)
+        self.abort()
 
     def abort(self) -> None:
-        """End the connection without a word: the broker will publish the will."""
+        """End the connection, without a word if it has not ended: then the broker will publish the will."""
         end = self._client.socket()
         if isinstance(end, socket.socket):
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except (OSError, ValueError):
                 log.debug("the connection was closed already")
+        # Without this circle paho's sockets are closed at once, not when the garbage collector comes by.
+        self._client.forget()
 
     @_guarded
     def _on_connect(

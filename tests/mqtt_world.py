@@ -1,0 +1,172 @@
+"""A real broker, a subscriber that sees what anybody would see, and an agent's link, for tests over real sockets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import paho.mqtt.client as paho
+import pytest
+from events_memory import memory_folder
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.capture.backoff import Backoff
+from agent.events.book import EventBook
+from agent.events.outbox import Outbox
+from agent.mqtt.address import BrokerAddress
+from agent.mqtt.broker import MISSING, LocalBroker, find_mosquitto
+from agent.mqtt.client import MqttLink
+from agent.mqtt.commands import Handler
+from agent.mqtt.delivery import Delivery
+from agent.mqtt.topics import Topics
+
+needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason=MISSING)
+TOPICS = Topics("stillwatch", "box")
+PATIENCE_S = 60.0
+
+
+def until(true: Callable[[], Any], what: str) -> None:
+    """Wait for it, for as long as a busy machine may take."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Message:
+    topic: str
+    payload: bytes
+    retain: bool
+    correlation: bytes | None
+
+    @property
+    def text(self) -> str:
+        return self.payload.decode()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return json.loads(self.payload)  # type: ignore[no-any-return]
+
+
+class Subscriber:
+    """Subscribes to everything (or `topic`) and remembers it; persistent sessions survive a broker's restart."""
+
+    def __init__(self, port: int, *, topic: str = "#", persistent: bool = False, **login: str) -> None:
+        self.messages: list[Message] = []
+        self._by_topic: dict[str, list[Message]] = {}
+        self._ready = threading.Event()
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id=f"watcher-{id(self)}", protocol=paho.MQTTv5
+        )
+        if login:
+            self._client.username_pw_set(login["user"], login["password"])
+        self._client.reconnect_delay_set(1, 2)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.on_message = self._note
+        keep = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        keep.SessionExpiryInterval = 600
+        self._client.connect("127.0.0.1", port, clean_start=not persistent, properties=keep if persistent else None)
+        self._client.loop_start()
+        assert self._ready.wait(PATIENCE_S)
+
+    def _note(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        correlation = getattr(message.properties, "CorrelationData", None)
+        noted = Message(message.topic, bytes(message.payload), message.retain, correlation)
+        self.messages.append(noted)
+        self._by_topic.setdefault(message.topic, []).append(noted)
+
+    def on(self, topic: str) -> list[Message]:
+        return list(self._by_topic.get(topic, ()))
+
+    def last(self, topic: str) -> str | None:
+        found = self.on(topic)
+        return found[-1].text if found else None
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes | str = b"",
+        *,
+        retain: bool = False,
+        reply_to: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if reply_to is not None:
+            properties.ResponseTopic = reply_to
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What the daemon builds, without cameras."""
+
+    outbox: Outbox
+    book: EventBook
+    link: MqttLink
+
+
+@contextmanager
+def agent(
+    url: str,
+    *,
+    handlers: Mapping[str, Handler] | None = None,
+    folder: Path | None = None,
+    connected: bool = True,
+    delivery: Mapping[str, Any] | None = None,
+    **address: Any,
+) -> Iterator[Agent]:
+    with ExitStack() as stack:
+        folder = folder or stack.enter_context(memory_folder())
+        outbox = stack.enter_context(Outbox(folder / "events.db"))
+        link = MqttLink(
+            BrokerAddress.parse(url, **address),
+            TOPICS,
+            outbox,
+            handlers=handlers,
+            delivery=Delivery(outbox, retry_s=0.05, **(delivery or {})),
+            backoff=Backoff(first_s=0.2, limit_s=1.0, random=Random(3)),
+            will_delay_s=1,
+        )
+        stack.callback(link.close)
+        book = EventBook("box", outbox, topic_of=TOPICS.event, stored=lambda _: link.notify())
+        stack.callback(book.close)
+        if connected:
+            link.wait_connected(PATIENCE_S)
+        yield Agent(outbox, book, link)
+
+
+@contextmanager
+def guarded_broker(*acl: str, options: tuple[str, ...] = (), **users: str) -> Iterator[LocalBroker]:
+    """A broker with passwords (user=password) and an access list."""
+    with_passwords = ("allow_anonymous false", "password_file {dir}/passwords", "acl_file {dir}/acl")
+    broker = LocalBroker(options=(*with_passwords, *options))
+    (broker.folder / "acl").write_text("\n".join(acl) + "\n")
+    passwords = broker.folder / "passwords"
+    passwords.write_text("".join(f"{user}:{password}\n" for user, password in users.items()))
+    subprocess.run(["mosquitto_passwd", "-U", str(passwords)], check=True)
+    with broker:
+        yield broker

@@ -1,0 +1,228 @@
+"""Which event goes next: every loss, refusal and silence of a broker, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import pytest
+from events_memory import memory_folder
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.events.model import EventType, SemanticChange, event, new_id
+from agent.events.outbox import Outbox
+from agent.mqtt.delivery import Delivery, Outgoing
+from agent.mqtt.session import Ack
+
+TAKEN, NOBODY, DENIED = Ack(0, 0, "Success"), Ack(0, 0x10, "No matching subscribers"), Ack(0, 0x87, "Not authorized")
+
+
+def put(outbox: Outbox, camera: str = "front", topic: str | None = None, text: str = "") -> int:
+    news = SemanticChange(camera=camera, distance=0.5, text=text)
+    told = event(news, event_id=new_id(), type=EventType.NEW, ts=datetime.now(timezone.utc), device="box")
+    outbox.append(told, topic or f"{camera}/change")
+    return outbox.pending(1000)[-1].row
+
+
+@pytest.fixture
+def outbox() -> Iterator[Outbox]:
+    with memory_folder() as folder, Outbox(folder / "o.db", monotonic=lambda: 0.0) as made:
+        yield made
+
+
+def rows(sent: list[Outgoing]) -> list[int]:
+    return [outgoing.row for outgoing in sent]
+
+
+def ready(delivery: Delivery, outbox: Outbox, *cameras: str) -> None:
+    """Past the slow start of a connection."""
+    for camera in cameras:
+        row = put(outbox, camera)
+        assert row in rows(delivery.next(20, 0.0))
+        delivery.acknowledged(row, TAKEN, 0.0)
+
+
+_steps = st.lists(
+    st.sampled_from(["front", "yard", "ack", "ack", "ack all", "nobody", "lose", "step", "step", "wait"]), max_size=60
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_steps, st.data())
+def test_whatever_happens_each_camera_arrives_whole_and_in_order(steps: list[str], data: st.DataObject) -> None:
+    """A broker that takes, loses the connection having taken any part of what was in flight, or has no subscribers."""
+    with memory_folder() as folder, Outbox(folder / "o.db", monotonic=lambda: 0.0) as outbox:
+        delivery = Delivery(outbox, window=5, patience_s=10.0, replay_after_s=1e9)
+        now = 0.0
+        delivery.begin(now, None)
+        delivery.prove()
+        flying: list[tuple[int, str, int]] = []
+        arrived: list[tuple[str, int]] = []
+        expected: list[tuple[str, int]] = []
+        seqs = {"front": 0, "yard": 0}
+
+        def send() -> None:
+            for out in delivery.next(5, now):
+                camera = out.topic.split("/")[0]
+                seq = next(s.document["seq"] for s in outbox.pending(1000) if s.row == out.row)
+                flying.append((out.row, camera, seq))
+            assert len(flying) <= 5
+
+        def acknowledge(ack: Ack) -> None:
+            row, camera, seq = flying.pop(0)
+            if ack is TAKEN:
+                arrived.append((camera, seq))
+            delivery.prove()
+            delivery.acknowledged(row, ack, now)
+            delivery.save()
+
+        for step in [*steps, *["step", "ack all", "wait"] * 30]:
+            if step in seqs:
+                put(outbox, step)
+                seqs[step] += 1
+                expected.append((step, seqs[step]))
+            elif step == "step":
+                send()
+            elif step == "wait":
+                now += 5.0
+            elif step == "lose":
+                taken = data.draw(st.integers(0, len(flying)))
+                arrived += [(camera, seq) for _, camera, seq in flying[:taken]]
+                flying.clear()
+                delivery.lost()
+                delivery.begin(now, None)
+                delivery.prove()
+            elif step == "ack all":
+                while flying:
+                    acknowledge(TAKEN)
+            elif flying:
+                # Once a camera's subscribers are there they stay: only its first event on a connection may find none.
+                acknowledge(NOBODY if step == "nobody" and now < 10.0 and len(flying) == 1 else TAKEN)
+        assert outbox.depth == 0
+    missing = set(expected) - set(arrived)
+    for camera in seqs:
+        firsts = list(dict.fromkeys(seq for c, seq in arrived if c == camera))
+        assert firsts == sorted(firsts)
+    unheard = {entry for entry in missing if not any(c == entry[0] and s < entry[1] for c, s in arrived)}
+    assert missing == unheard, "only what came before anybody ever listened is missing"
+
+
+def test_a_refused_topic_waits_alone_and_is_set_aside_in_the_end(outbox: Outbox) -> None:
+    delivery = Delivery(outbox, max_tries=3, retry_s=1.0)
+    delivery.begin(0.0, None)
+    ready(delivery, outbox, "front")
+    bad, good = put(outbox, topic="front/alert"), put(outbox)
+    now, tries = 0.0, 0
+    while outbox.dropped == {}:
+        sent = rows(delivery.next(20, now))
+        assert (bad in sent) == (tries == 0 or now >= 2**tries - 1)
+        if good in sent:
+            delivery.acknowledged(good, TAKEN, now)
+        if bad in sent:
+            delivery.acknowledged(bad, DENIED, now)
+            tries += 1
+        delivery.save()
+        now += 0.5
+    assert (tries, outbox.dropped, outbox.depth) == (3, {"refused": 1}, 0)
+
+
+def test_the_event_that_kills_connections_is_found_and_the_others_arrive(outbox: Outbox) -> None:
+    delivery = Delivery(outbox, max_tries=3)
+    all_rows = [put(outbox, camera, text="poison" * (n == 2)) for n, camera in enumerate(["a", "b", "c", "d"])]
+    poison, arrived, deaths = all_rows[2], [], 0
+    for _ in range(20):
+        delivery.begin(0.0, None)
+        assert not delivery.next(20, 0.0) or deaths == 0, "a suspect waits until the connection has proved itself"
+        delivery.prove()
+        while (sent := rows(delivery.next(20, 0.0))) or delivery.in_flight:
+            if poison in sent or (deaths == 0 and poison in all_rows):
+                deaths += 1
+                delivery.lost()
+                break
+            for row in sent:
+                delivery.acknowledged(row, TAKEN, 0.0)
+                arrived.append(row)
+        delivery.save()
+        if outbox.depth == 0:
+            break
+    assert arrived == [all_rows[0], all_rows[1], all_rows[3]]
+    assert outbox.dropped == {"refused": 1}
+    assert deaths == 1 + 3
+
+
+def test_a_broker_that_merely_restarts_costs_nothing(outbox: Outbox) -> None:
+    delivery = Delivery(outbox, max_tries=3)
+    kept = [put(outbox) for _ in range(5)]
+    for _ in range(20):  # dies each time before it has acknowledged anything at all
+        delivery.begin(0.0, None)
+        delivery.next(20, 0.0)
+        delivery.lost()
+    assert outbox.dropped == {}
+    assert [s.row for s in outbox.pending(9)] == kept
+
+
+def test_after_a_reconnect_events_wait_for_their_listeners_but_not_for_ever(outbox: Outbox) -> None:
+    delivery = Delivery(outbox, patience_s=20.0)
+    delivery.begin(0.0, None)
+    ready(delivery, outbox, "front")
+    delivery.save()
+    delivery.lost()
+    first, second = put(outbox), put(outbox)
+    delivery.begin(100.0, None)
+    assert rows(delivery.next(20, 100.0)) == [first], "one at a time until somebody listens"
+    delivery.acknowledged(first, NOBODY, 100.0)
+    assert rows(delivery.next(20, 100.0)) == []
+    wait = delivery.due_in(100.0)
+    assert wait is not None and 0 < wait < 1
+    assert rows(delivery.next(20, 100.0 + wait)) == [first]
+    delivery.acknowledged(first, NOBODY, 121.0)
+    assert rows(delivery.next(20, 121.0)) == [second]
+    delivery.acknowledged(second, NOBODY, 121.0)
+    delivery.save()
+    assert outbox.depth == 0
+
+
+def test_where_nobody_ever_listened_nothing_waits(outbox: Outbox) -> None:
+    delivery = Delivery(outbox)
+    delivery.begin(0.0, None)
+    row = put(outbox)
+    delivery.next(20, 0.0)
+    delivery.acknowledged(row, NOBODY, 0.0)
+    delivery.save()
+    assert outbox.depth == 0
+
+
+def test_what_the_broker_says_is_too_large_is_not_sent(outbox: Outbox) -> None:
+    delivery = Delivery(outbox)
+    put(outbox, text="x" * 2000)
+    small = put(outbox)
+    delivery.begin(0.0, 1500)
+    assert rows(delivery.next(20, 0.0)) == [small]
+    assert outbox.dropped == {"refused": 1}
+
+
+def test_late_events_say_so_and_are_paced() -> None:
+    clock = [0.0]
+    with memory_folder() as folder, Outbox(folder / "o.db", monotonic=lambda: clock[0]) as outbox:
+        delivery = Delivery(outbox, window=1000, replay_per_s=100.0)
+        delivery.begin(0.0, None)
+        ready(delivery, outbox, "front")
+        fresh = put(outbox)
+        (sent,) = delivery.next(1000, 0.0)
+        assert sent.row == fresh and '"replayed":false,"age_s":0.0' in sent.payload
+        delivery.acknowledged(fresh, TAKEN, 0.0)
+        for _ in range(120):
+            put(outbox)
+        clock[0] = 60.0
+        count, now = 0, 60.0
+        while outbox.depth and now < 70.0:
+            for out in delivery.next(1000, now):
+                assert '"replayed":true,"age_s":60.0' in out.payload
+                delivery.acknowledged(out.row, TAKEN, now)
+                count += 1
+            delivery.save()
+            wait = delivery.due_in(now)
+            now += wait if wait else 0.0
+        assert count == 120
+        assert 0.9 < now - 60.0 < 1.5
