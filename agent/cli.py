@@ -158,6 +158,37 @@ def ask(
 
 
 @app.command()
+def bench(
+    clips: Annotated[
+        list[str], typer.Argument(metavar="CLIP…", help="Videos, folders of images, scene:… with seconds=.")
+    ],
+    json_to: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers here: one clip an object, several a list.")
+    ] = None,
+    model: ModelName = "reference",
+    profile: Annotated[str, typer.Option(help="Starting values for a kind of content.")] = "general",
+    sample: Annotated[int | None, typer.Option(min=1, help="Encode at least so many frames of a clip in full.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop a clip after so many frames.")] = None,
+) -> None:
+    """Measure a full encode of every frame against the whole coherent path, in one run."""
+    from rich.console import Console
+
+    from agent.bench import bench as measure
+    from agent.bench import render
+    from agent.coherence.settings import PROFILES
+
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"expected one of {', '.join(PROFILES)}, found {profile!r}", param_hint="--profile")
+    for clip in clips:
+        if clip.startswith("scene:") and "seconds=" not in clip and frames is None:
+            raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP…")
+    reports = measure(clips, model=model, settings=PROFILES[profile], sample=sample, frames=frames)
+    if json_to is not None:
+        _write_json(json_to, reports[0] if len(reports) == 1 else reports)
+    Console(width=None if sys.stdout.isatty() else 160).print(render(reports))
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False, model: ModelName = "reference"
 ) -> None:
@@ -232,6 +263,15 @@ def _stream(pieces: Any) -> None:
     for piece in pieces:
         typer.echo(piece, nl=False)
     typer.echo()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    from config.errors import ConfigError
+
+    try:
+        path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {path}: can't be written: {error.strerror}") from None
 
 
 def _print_json(value: Any) -> None:

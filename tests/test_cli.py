@@ -171,6 +171,18 @@ def test_doctor_reports_and_explains(stillwatch) -> None:  # type: ignore[no-unt
     assert len(report["timings_ms"]) == 2 and all(ms > 0 for ms in report["timings_ms"].values())
 
 
+def test_bench_writes_an_object_for_one_clip_and_a_list_for_several(stillwatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out.json"
+    clip = "scene:yard?seed=1&width=160&height=90"
+    outcome = stillwatch("bench", clip, "--frames", 6, "--json", out)
+    assert outcome.status == 0, outcome.err
+    report = json.loads(out.read_text())
+    assert (report["frames"], report["model"]) == (6, "reference")
+    stillwatch("bench", clip, clip, "--frames", 3, "--json", out)
+    assert [report["frames"] for report in json.loads(out.read_text())] == [3, 3]
+    assert stillwatch("bench", clip).status == 2
+
+
 def test_describe_and_ask_answer_on_a_picture_and_say_what_the_model_knows(stillwatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     import cv2
     import numpy as np
