@@ -87,7 +87,7 @@ class LocalBroker:
                 return self
         self.stop()
         words = log_path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise BrokerError(f"mosquitto does not start on port {self.port}: {words[-1] if words else 'it says nothing'}")
+        raise BrokerError(f"mosquitto does not start on port {self.port}: {'; '.join(words[-2:]) or 'it says nothing'}")
 
     def stop(self) -> None:
         """End it with SIGTERM; its data stay until `remove`. A second call does nothing."""

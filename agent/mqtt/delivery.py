@@ -7,8 +7,8 @@ Events go in the order of acceptance and up to `window` unacknowledged at once. 
 - In order per camera. The exception is an event that the broker *refused* (an ACL, a quota): it is tried again a few
   times with growing pauses while other topics go on, then set aside (quarantined) and counted.
 - After a lost connection the subscribers have lost theirs too. So each camera starts again with one event at a time,
-  and while the broker says that nobody listens on a topic that had listeners before (MQTT 5, reason 16), it waits for
-  them, for `patience_s`.
+  and while the broker says that nobody listens (MQTT 5, reason 16) where somebody did before, it waits for them, for
+  `patience_s`.
 - An event that ends the connection each time (a packet that this broker does not take) must not stop all others: after
   a connection died with events in flight they go one by one, each after the connection has proved itself; the one on
   which it dies `max_tries` times is set aside.
@@ -71,6 +71,7 @@ class Delivery:
         self._begun_at = 0.0
         self._ready: set[str] = set()
         self._proved = False
+        self._listened = False
         self._max_packet: int | None = None
         self._next_replay_at = 0.0
 
@@ -86,6 +87,7 @@ class Delivery:
         self._holds.clear()
         self._ready.clear()
         self._proved = False
+        self._listened = False
 
     def prove(self) -> None:
         """The broker has acknowledged something on this connection: it works."""
@@ -157,11 +159,16 @@ class Delivery:
             return
         if ack.code != _NO_SUBSCRIBERS:
             self._heard.add(stored.topic)
-        elif stored.topic in self._heard and now - self._begun_at < self._patience_s:
+            self._listened = True
+        elif now - self._begun_at < self._patience_s and self._should_be_heard(stored.topic):
             self._hold("camera", stored.camera, now + _LISTEN_AGAIN_S)
             return
         self._ready.add(stored.camera)
         self._arrived.append(row)
+
+    def _should_be_heard(self, topic: str) -> bool:
+        """Somebody listened here before, or did elsewhere and nobody at all is back yet."""
+        return topic in self._heard or (bool(self._heard) and not self._listened)
 
     def _hold(self, kind: Literal["camera", "topic"], name: str, until: float) -> None:
         self._holds[kind, name] = until

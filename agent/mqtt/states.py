@@ -18,6 +18,8 @@ class StateBoard:
 
     def put(self, topic: str, payload: str, *, interval_s: float = 0.0) -> None:
         with self._lock:
+            if self._wanted.get(topic, ("", 0.0))[0] != payload:
+                self._wanted.pop(topic, None)  # to the end: topics go out in the order in which they last changed
             self._wanted[topic] = (payload, interval_s)
 
     def forget_sent(self) -> None:
@@ -26,7 +28,7 @@ class StateBoard:
             self._sent.clear()
 
     def due(self, now: float) -> list[tuple[str, str]]:
-        """(topic, payload) of what is to go out now, in the order in which the topics were first put."""
+        """(topic, payload) of what is to go out now, in the order in which the topics last changed."""
         with self._lock:
             return [
                 (topic, payload)
