@@ -41,12 +41,13 @@ def test_an_event_is_told_whole_each_time_under_one_id(tmp_path: Path) -> None:
         other = book.publish(SemanticChange(camera="front", distance=0.4))
         assert book.update(name, text="A person climbs the fence.", pending=(), regions=((1, 2, 3, 4), (4, 5, 6, 7)))
         assert book.update(name, end=True)
-        assert not book.update(name, text="too late"), "it has ended"
         assert not book.update("unknown", text="?")
         with pytest.raises(ValidationError, match="colour"):
             book.update(other, colour="red")
         assert book.flush(10)
         new, _, update, end = told(outbox)
+        assert book.update(name, text="Words that came late.") and book.flush(10)
+        assert (told(outbox)[-1]["type"], told(outbox)[-1]["text"]) == ("end", "Words that came late.")
     assert [d["seq"] for d in (new, update, end)] == [1, 3, 4]
     assert {d["id"] for d in (new, update, end)} == {name}
     assert [d["type"] for d in (new, update, end)] == ["new", "update", "end"]

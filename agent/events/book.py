@@ -110,9 +110,10 @@ class EventBook:
     def update(
         self, event_id: str, *, end: bool = False, snapshot: NDArray[np.uint8] | None = None, **changes: object
     ) -> bool:
-        """Tell an event again, whole, with these fields of its `News` changed; `end` says that it is over. Returns
-        False when this run does not remember the event (the last 1,024 are remembered) or it has ended. Raises
-        pydantic's ValidationError on a wrong field."""
+        """Tell an event again, whole, with these fields of its `News` changed; `end` says that it is over, and what
+        comes after that (words that took longer than the event) is told as `end` again. Returns False when this run
+        does not remember the event (the last 1,024 are remembered). Raises pydantic's ValidationError on a wrong
+        field."""
         with self._lock:
             before = self._told.get(event_id)
             if before is None:
@@ -120,7 +121,7 @@ class EventBook:
             if "regions" in changes:
                 regions = changes["regions"]
                 changes["region"] = regions[0] if isinstance(regions, Sequence) and regions else None
-            kind = EventType.END if end else EventType.UPDATE
+            kind = EventType.END if end or before.type is EventType.END else EventType.UPDATE
             after = EVENT.validate_python({**dict(before), **changes, "type": kind, "ts": self._utc()})
             self._tell(after, snapshot)
         return True
@@ -155,10 +156,7 @@ class EventBook:
                 self._pictures.release()
             return
         self._queue.put_nowait(_Told(telling, picture))
-        if telling.type is EventType.END:
-            self._told.pop(telling.id, None)
-        else:
-            _remember(self._told, telling.id, telling)
+        _remember(self._told, telling.id, telling)
 
     def _run(self) -> None:
         prune_at = 0.0
