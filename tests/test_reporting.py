@@ -1,0 +1,123 @@
+"""What a camera's news look like when they are told, completed and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.capture.frame import Frame
+from agent.describing import Describe, DescribingThread
+from agent.events.book import EventBook
+from agent.events.model import AnyEvent, Severity
+from agent.events.outbox import Outbox
+from agent.insight.anomaly import Alarm, Stream
+from agent.insight.change import Change, ChangeKind
+from agent.reporting import CameraReporter
+
+FEATURES = np.zeros((4, 2), np.float32)
+FRAME = Frame(np.zeros((36, 64, 3), np.uint8), "front", 7, 5_000_000_000, datetime.now(timezone.utc))
+BOX = (8, 4, 16, 12)
+CHANGE = Change(ChangeKind.DRIFT, 4.2, ((1, 1, 2, 2),), 0.4, 0.1)
+
+
+def alarm(score: float, *, ended: bool = False) -> Alarm:
+    return Alarm(4.0, 1.0, score, (Stream.MOTION,), ((1, 1, 2, 2),), 0.01, False, ended=ended)
+
+
+class Desk:
+    """A reporter with a real book, and all that was told through it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told: list[AnyEvent] = []
+        self._outbox = Outbox(folder / "events.db")
+        self._book = EventBook("box", self._outbox, topic_of=lambda event: event.kind, sinks=[self])
+        self._describing = DescribingThread()
+
+    def reporter(self, describe: Describe | None, mute: str = "") -> CameraReporter:
+        return CameraReporter("front", self._book, self._describing, describe, mute=mute)
+
+    def append(self, _topic: str, event: AnyEvent) -> None:
+        self.told.append(event)
+
+    def settle(self) -> list[AnyEvent]:
+        assert self._describing.finish(30)
+        assert self._book.flush(30)
+        return self.told
+
+    def close(self) -> None:
+        self._describing.close()
+        self._book.close()
+        self._outbox.close()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.close()
+
+
+def words(*said: str) -> Describe:
+    left = iter(said)
+    return lambda _features: iter([next(left)])
+
+
+def test_a_change_is_told_at_once_and_completed_with_the_words_before_and_after(desk: Desk) -> None:
+    reporter = desk.reporter(words("An empty yard.", "A red car.", "A dog."))
+    reporter.first_look(FEATURES)
+    desk.settle()
+    for _ in range(2):
+        reporter.changed(CHANGE, FRAME, [BOX], ["door"], FEATURES)
+        desk.settle()
+    first, completed, _, second = desk.told
+    assert (first.type.value, first.pending, first.regions, first.zones) == ("new", ("text",), (BOX,), ("door",))
+    assert first.evidence["seen_for_s"] == 0.8
+    assert completed.kind == second.kind == "semantic_change"
+    assert (completed.id, completed.pending) == (first.id, ())
+    assert (completed.before_text, completed.after_text) == ("An empty yard.", "A red car.")
+    assert (second.before_text, second.text) == ("A red car.", "A dog.")
+
+
+def test_an_alarm_begins_is_described_and_ends_under_one_id(desk: Desk) -> None:
+    reporter = desk.reporter(words("A person on the ground."))
+    reporter.anomaly(alarm(1.2), FRAME, [BOX], [], FEATURES)
+    desk.settle()
+    reporter.anomaly(alarm(1.9, ended=True), FRAME, [BOX], [], FEATURES)
+    new, update, end = desk.settle()
+    assert len({event.id for event in desk.told}) == 1
+    assert [event.type.value for event in desk.told] == ["new", "update", "end"]
+    assert (new.severity, end.severity) == (Severity.MEDIUM, Severity.HIGH)
+    assert update.text == end.text == "A person on the ground."
+    assert end.evidence["streams"] == ["motion"]
+
+
+def test_an_alarm_that_is_open_when_the_camera_goes_is_ended_with_the_reason(desk: Desk) -> None:
+    reporter = desk.reporter(None)
+    reporter.interrupted("nothing is open")
+    reporter.anomaly(alarm(1.2), FRAME, [BOX], [], FEATURES)
+    reporter.interrupted("the agent has stopped watching")
+    new, end = desk.settle()
+    assert (new.pending, end.type.value, end.pending) == ((), "end", ())
+    assert end.degraded == ("the agent has stopped watching",)
+
+
+def test_without_words_an_event_says_why_and_waits_for_none(desk: Desk) -> None:
+    reporter = desk.reporter(None, mute="knows rendered scenes only")
+    reporter.first_look(FEATURES)
+    reporter.changed(CHANGE, FRAME, [BOX], [], FEATURES)
+    (only,) = desk.settle()
+    assert (only.pending, only.degraded, only.text) == ((), ("knows rendered scenes only",), "")
+
+
+def test_a_loss_is_told_once_however_often_it_is_tried_again(desk: Desk) -> None:
+    reporter = desk.reporter(None)
+    reporter.back()
+    for _ in range(3):
+        reporter.lost("no answer within 10 s; trying again")
+    reporter.back()
+    reporter.back()
+    assert [(event.kind, event.type.value) for event in desk.settle()] == [("health", "new"), ("health", "end")]
