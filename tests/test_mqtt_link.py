@@ -62,8 +62,12 @@ def test_an_event_arrives_as_it_was_told(broker: LocalBroker) -> None:
     assert not alert.retain and not alert.document["replayed"]
 
 
-def test_no_event_is_lost_or_out_of_order_when_the_broker_is_killed(broker: LocalBroker) -> None:
-    with Subscriber(broker.port, persistent=True) as watcher, agent(broker.url) as box:
+def test_no_event_is_lost_or_out_of_order_when_the_broker_is_killed() -> None:
+    with (
+        LocalBroker(options=["autosave_interval 1", "autosave_on_changes true"]) as broker,
+        Subscriber(broker.port, persistent=True) as watcher,
+        agent(broker.url) as box,
+    ):
 
         def restart() -> None:
             time.sleep(0.3)
@@ -164,6 +168,21 @@ def test_a_clean_stop_flushes_and_says_offline(broker: LocalBroker) -> None:
         assert len(watcher.on(f"{BASE}/front/alert")) == 50
         time.sleep(1.5)
         assert [m.text for m in watcher.on(f"{BASE}/availability")].count("offline") == 1, "the will was not needed"
+
+
+def test_a_frozen_broker_holds_up_neither_the_teller_nor_the_stop(broker: LocalBroker) -> None:
+    with memory_folder() as folder, agent(broker.url, folder=folder) as box:
+        assert broker.pid is not None
+        os.kill(broker.pid, signal.SIGSTOP)
+        try:
+            for _ in range(50):
+                box.book.publish(Anomaly(camera="front"))
+            assert box.book.close(PATIENCE_S)
+            box.link.close(1.0)
+            until(lambda: not box.link.alive(), "the link's thread to end")
+            assert box.outbox.depth == 50
+        finally:
+            os.kill(broker.pid, signal.SIGCONT)
 
 
 CLIENT = """
@@ -291,7 +310,20 @@ def test_a_new_connection_leaves_no_files_or_threads_of_the_old(broker: LocalBro
 def test_tls_is_checked(tmp_path: Path) -> None:
     subprocess.run(
         [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
             *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
             *("-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")),
         ],

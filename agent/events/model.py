@@ -150,6 +150,7 @@ class Media(Document):
 class _Heading(Document):
     v: Literal[1] = 1
     id: str
+    kind: str
     type: EventType
     seq: Annotated[int, Field(ge=0)]
     ts: Timestamp
@@ -173,13 +174,19 @@ class Event(News, _Heading):
 class AnomalyEvent(Anomaly, Event):
     """`<camera>/alert`."""
 
+    kind: Literal["anomaly"] = "anomaly"
+
 
 class SemanticChangeEvent(SemanticChange, Event):
     """`<camera>/change`."""
 
+    kind: Literal["semantic_change"] = "semantic_change"
+
 
 class HealthEvent(Health, Event):
     """`<camera>/health`."""
+
+    kind: Literal["health"] = "health"
 
 
 AnyNews = Anomaly | SemanticChange | Health

@@ -46,8 +46,6 @@ class LocalBroker:
             f"listener {self.port} 127.0.0.1",
             "persistence true",
             f"persistence_location {self.folder}/",
-            "autosave_interval 1",
-            "autosave_on_changes true",
             "max_queued_messages 100000",
             "set_tcp_nodelay true",
             *(line.replace("{dir}", str(self.folder)) for line in options),

@@ -207,6 +207,9 @@ class MqttLink:
             incoming=self._desk.take,
             timeout_s=self._connect_timeout_s,
         )
+        if self._stop_by is not None:  # closed while it was connecting: the outbox may be gone
+            session.close(0.1)
+            return
         begun = self._beat_now()
         try:
             for topic in self._topics.commands:
@@ -238,7 +241,8 @@ class MqttLink:
             due_in = exchange.due_in(now)
             if stop_by is not None and ((not exchange.unacknowledged and due_in is None) or now >= stop_by):
                 break
-            self._wake.wait(1.0 if due_in is None else min(1.0, due_in))
+            until = now + 1.0 if stop_by is None else stop_by
+            self._wake.wait(max(0.0, min(until - now, 1.0 if due_in is None else due_in)))
         self._say_goodbye(session, exchange)
 
     def _say_goodbye(self, session: Session, exchange: Exchange) -> None:
