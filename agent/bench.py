@@ -54,7 +54,7 @@ def bench(
     spin: bool = True,
     clock: Clock = time.perf_counter,
 ) -> list[dict[str, Any]]:
-    """One report a clip, with the keys that `docs/measurements.md` explains.
+    """One report a clip, with the keys of `stillwatch bench --json`.
 
     clips: whatever `open_source` takes. sample: encode at least so many frames of a clip in full, in pairs of
     neighbours; all when None. frames: stop a clip after so many. threads, spin: of ONNX Runtime. Raises ModelError,

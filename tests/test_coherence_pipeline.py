@@ -36,11 +36,17 @@ class Ops(HostOps):
             raise RuntimeError("told to fail")
         super().fill(pyramid, picture)
 
-    def flow(self, previous: Image, current: Image, scale: tuple[float, float]) -> FlowField:
+    def flow(
+        self,
+        previous: Image,
+        current: Image,
+        scale: tuple[float, float],
+        region: tuple[int, int, int, int] | None = None,
+    ) -> FlowField:
         time.sleep(self.slow_s)
         if self.failing == "flow":
             raise RuntimeError("told to fail")
-        return super().flow(previous, current, scale)
+        return super().flow(previous, current, scale, region)
 
 
 @pytest.fixture

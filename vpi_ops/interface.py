@@ -30,10 +30,10 @@ class FlowField:
 
 @dataclass(frozen=True, slots=True)
 class PatchPyramid:
-    """One model picture (or a mosaic of patches from several) at full, half and quarter size, patch by patch.
+    """One model picture (or a mosaic of patches from several) at several scales, patch by patch.
 
-    levels: uint8 (T, n, 3) each, n pixels a patch; the full level is smoothed 3×3. means: float32 (T,), the mean grey
-    level of each patch. Memory belongs to the backend that made it; only its methods write to it.
+    levels: uint8 (T, n, 3) each, n pixels a patch, fine to coarse. means: float32 (T,), the mean grey level of each
+    patch. Memory belongs to the backend that made it; only its methods write to it.
     """
 
     grid: tuple[int, int]
@@ -102,8 +102,15 @@ class VisionOps(Protocol):
         """Bhattacharyya distance, 0 (same) to 1 (nothing in common)."""
         ...
 
-    def flow(self, previous: NDArray[np.uint8], current: NDArray[np.uint8], scale: tuple[float, float]) -> FlowField:
-        """Dense backward flow of two analysis images; scale: (x, y) source pixels per analysis pixel."""
+    def flow(
+        self,
+        previous: NDArray[np.uint8],
+        current: NDArray[np.uint8],
+        scale: tuple[float, float],
+        region: tuple[int, int, int, int] | None = None,
+    ) -> FlowField:
+        """Dense backward flow of two analysis images. scale: (x, y) source pixels per analysis pixel. region: the part
+        (x0, y0, x1, y1) to look at; elsewhere the flow is 0."""
         ...
 
     def check(self, flow: FlowField, previous: NDArray[np.uint8], current: NDArray[np.uint8]) -> FlowField:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.coherence.deadline import Deadline
+from agent.coherence.sampling import TokenSampler
 from vpi_ops.interface import FlowField, VisionOps
 
 Floats = NDArray[np.float32]
@@ -31,17 +32,21 @@ class MotionStage:
         """How many flows were dropped because they were late."""
         return self._deadline.late
 
-    def process(self, image: Image, wanted: bool) -> FlowField | None:
-        """Flow from the frame before to `image`, uint8 RGB; None when it isn't wanted, can't be had, or is late."""
+    def process(
+        self, image: Image, moving: NDArray[np.bool_], sampler: TokenSampler, *, wanted: bool
+    ) -> FlowField | None:
+        """Flow from the frame before to `image`, uint8 RGB, around the tokens `moving` (T,); None when nothing moves,
+        it isn't wanted, can't be had, or is late."""
         before, self._image = self._image, image
         grey_before, self._grey = self._grey, None
-        if before is None or not wanted:
+        if before is None or not wanted or not moving.any():
             return None
         self._before = self._ops.analysis(before) if grey_before is None else grey_before
         previous, current = self._before, self._ops.analysis(image)
         self._grey = current
         scale = (image.shape[1] / current.shape[1], image.shape[0] / current.shape[0])
-        return self._deadline.run(lambda: self._ops.flow(previous, current, scale))
+        region = sampler.region(moving, scale, current.shape)
+        return self._deadline.run(lambda: self._ops.flow(previous, current, scale, region))
 
     def check(self, flow: FlowField) -> FlowField | None:
         """The flow of this frame with its consistency error, None when that is late."""

@@ -139,7 +139,8 @@ class TemporalVLM:
             self._forget()
             residual, look = _nothing_known(self._tokens)
         lap("flow")
-        flow = self._motion.process(frame.image, not self._fresh and not score.cut and bool(look.moving.any()))
+        known = not self._fresh and not score.cut
+        flow = self._motion.process(frame.image, look.moving, view.sampler, wanted=known)
         backward = self._still if flow is None else view.sampler.backward(flow) * look.moving[:, None]
         lap("plan")
         if tokens is not None:

@@ -13,6 +13,10 @@ Floats = NDArray[np.float32]
 
 _POINTS = 4
 """Sampling points along each side of a patch."""
+_MARGIN_PX = 16
+"""Analysis pixels around what moved: flow needs to see where it came from."""
+_LEAST_PX = 64
+"""Flow of a smaller image has too few scales to follow anything."""
 
 
 class TokenSampler:
@@ -29,6 +33,23 @@ class TokenSampler:
         self._source_x = (x - placement.offset[0]) / placement.scale[0]
         self._source_y = (y - placement.offset[1]) / placement.scale[1]
         self._at: tuple[tuple[float, float], Floats] | None = None
+
+    def region(
+        self, moving: NDArray[np.bool_], scale: tuple[float, float], shape: tuple[int, int]
+    ) -> tuple[int, int, int, int] | None:
+        """The part (x0, y0, x1, y1) of an analysis image of `shape` (h, w) that holds the tokens `moving` (T,) and a
+        margin; None when that is most of it."""
+        rows, cols = self._grid
+        at = self._positions(scale).reshape(rows, _POINTS, cols, _POINTS, 2)
+        cells = moving.reshape(rows, cols)
+        down, across = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+        low, high = at[down[0], 0, across[0], 0], at[down[-1], -1, across[-1], -1]
+        limits = np.array([shape[1], shape[0]])
+        spread = np.maximum(_MARGIN_PX, (_LEAST_PX - (high - low)) / 2)
+        x0, y0 = np.clip(low - spread, 0, limits).astype(int)
+        x1, y1 = np.clip(high + spread + 1, 0, limits).astype(int)
+        small = (x1 - x0) * (y1 - y0) < 0.6 * shape[0] * shape[1]
+        return (int(x0), int(y0), int(x1), int(y1)) if small and min(x1 - x0, y1 - y0) >= _LEAST_PX else None
 
     def backward(self, flow: FlowField) -> Floats:
         """float32 (T, 2): (x, y) source pixels to where each token's content was a frame ago, 0 outside the picture."""
