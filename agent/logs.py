@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 from config.redact import redact
 
@@ -17,14 +18,20 @@ def _hide_credentials(_logger: Any, _method: str, entry: MutableMapping[str, Any
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Configure structlog for this process: time, level, sentence and fields on a terminal, else NDJSON in UTC."""
+    """Configure structlog for this process: time, level, sentence and fields on a terminal, else NDJSON in UTC.
+
+    Tracebacks come without the values of variables, which may be whole pictures, or secrets.
+    """
     terminal = sys.stderr.isatty()
     last: list[Any] = (
-        [structlog.processors.TimeStamper("%H:%M:%S", utc=False), structlog.dev.ConsoleRenderer()]
+        [
+            structlog.processors.TimeStamper("%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if terminal
         else [
             structlog.processors.TimeStamper("iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
     )

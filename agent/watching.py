@@ -84,6 +84,7 @@ class CameraWatch:
         self._keep = keep
         self._keep_at_s: float | None = None
         self._now_s = 0.0
+        self._fault: str | None = None
 
     @property
     def learned(self) -> float:
@@ -96,9 +97,11 @@ class CameraWatch:
             result = self._vlm.process(frame)
             self._count(frame, result)
             self._judge(frame, result)
-        except Exception:  # a frame enters here
+        except Exception as error:  # a frame enters here
             self.modes[Mode.ERROR.value] += 1
-            log.exception("a frame could not be judged", camera=self._reporter.camera, frame=frame.index)
+            if repr(error) != self._fault:  # said once, not with every frame
+                self._fault = repr(error)
+                log.exception("a frame could not be judged", camera=self._reporter.camera, frame=frame.index)
 
     def forget(self) -> None:
         """Nothing that was seen has to do with what comes: the next frame starts anew. The anomaly baseline stays."""
@@ -142,7 +145,7 @@ class CameraWatch:
         alarm = self._anomaly.update(
             result.accumulated,
             now_s,
-            fresh=None if frame.discontinuity else result.dirty,
+            fresh=result.tokens_encoded > 0,
             motion=None if result.flow is None and result.moving.any() else result.motion / view.cell_px,
             cut=result.cut or frame.discontinuity,
             ignored=view.unwatched,
