@@ -124,22 +124,16 @@ class HostOps:
         both = flow.backward + np.asarray(cv2.remap(forward, at[..., 0], at[..., 1], cv2.INTER_LINEAR))
         return replace(flow, error=np.hypot(both[..., 0], both[..., 1], dtype=np.float32))
 
-    def warp(self, values: Floats, source: Floats, grid: tuple[int, int], out: Floats) -> None:
+    def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
         rows, cols = grid
         row = np.clip(source[:, 0], 0, rows - 1)
         col = np.clip(source[:, 1], 0, cols - 1)
         top, left = row.astype(np.int64), col.astype(np.int64)
         down, right = np.minimum(top + 1, rows - 1), np.minimum(left + 1, cols - 1)
-        fall, lean = row - top, col - left
-        term = self._like(values)
-        np.multiply(values[top * cols + left], ((1 - fall) * (1 - lean))[:, None], out=out)
-        for slots, weight in (
-            (top * cols + right, (1 - fall) * lean),
-            (down * cols + left, fall * (1 - lean)),
-            (down * cols + right, fall * lean),
-        ):
-            np.multiply(values[slots], weight[:, None], out=term)
-            out += term
+        fall, lean = (row - top)[:, None], (col - left)[:, None]
+        above = (1 - lean) * values[top * cols + left] + lean * values[top * cols + right]
+        below = (1 - lean) * values[down * cols + left] + lean * values[down * cols + right]
+        return np.asarray((1 - fall) * above + fall * below, np.float32)
 
     def blend(self, accumulated: Floats, new: Floats, alpha: Floats) -> None:
         term = self._like(new)

@@ -118,10 +118,10 @@ class VisionOps(Protocol):
         ...
 
     def warp(
-        self, values: NDArray[np.float32], source: NDArray[np.float32], grid: tuple[int, int], out: NDArray[np.float32]
-    ) -> None:
-        """Bilinear gather of `values` (T, D) at grid positions `source` (T, 2) = (row, col), clamped to the grid, into
-        `out` (T, D), which must not be `values`."""
+        self, values: NDArray[np.float32], source: NDArray[np.float32], grid: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Bilinear gather of `values` (T, D) at n grid positions `source` (n, 2) = (row, col), clamped to the grid:
+        float32 (n, D)."""
         ...
 
     def blend(self, accumulated: NDArray[np.float32], new: NDArray[np.float32], alpha: NDArray[np.float32]) -> None:

@@ -31,7 +31,6 @@ class Accumulator:
 
     def reset(self) -> None:
         self._features: Floats | None = None
-        self._spare: Floats = np.empty((0, 0), np.float32)
 
     def process(
         self,
@@ -47,11 +46,10 @@ class Accumulator:
         """
         if self._features is None:
             self._features = features.copy()
-            self._spare = np.empty_like(features)
             return self._features
-        if shift is not None and float(np.abs(shift).max()) > _LEAST_SHIFT:
-            self._ops.warp(self._features, self._home + shift, self._grid, self._spare)
-            self._features, self._spare = self._spare, self._features
+        if shift is not None:
+            slots = np.flatnonzero(~replaced & (np.abs(shift) > _LEAST_SHIFT).any(axis=1))
+            self._features[slots] = self._ops.warp(self._features, self._home[slots] + shift[slots], self._grid)
         alpha = self._static - (self._static - self._fast) * motion
         self._ops.blend(self._features, features, np.where(replaced, np.float32(0), alpha.astype(np.float32)))
         return self._features

@@ -156,9 +156,10 @@ class TemporalVLM:
             lap("plan")
         self._commit(view, plan, tokens, look)
         lap("blend")
+        changed = look.stale if plan.fetch is None else look.stale & (plan.fetch == np.arange(self._tokens))
         share = motion_share(backward)
         shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
-        accumulated = self._accumulator.process(self._features, share, look.stale, shift)
+        accumulated = self._accumulator.process(self._features, share, changed, shift)
         return FrameResult(
             frame_index=frame.index,
             mode=plan.mode,
@@ -168,7 +169,7 @@ class TemporalVLM:
             accumulated=accumulated,
             dirty=plan.dirty,
             residual=residual,
-            changed=look.stale,
+            changed=changed,
             moving=look.moving,
             motion=backward,
             seen=view.seen,

@@ -77,10 +77,11 @@ class AnchorWarp:
         residual of current pixels in `slots` against the reference in `sources`, to be at most `threshold` (T,), grey
         levels."""
         rows, cols = self._grid
-        came_from = self._home + (backward / self._patch)[:, ::-1]
-        composed = np.empty_like(self._shift)
-        self._ops.warp(self._shift, came_from, self._grid, composed)
-        self._shift = np.where(stale[:, None], backward + composed, np.float32(0))
+        slots = np.flatnonzero(stale)
+        came_from = self._home[slots] + (backward[slots] / self._patch)[:, ::-1]
+        composed = backward[slots] + self._ops.warp(self._shift, came_from, self._grid)
+        self._shift[...] = 0
+        self._shift[slots] = composed
 
         steps = np.rint(self._shift / self._patch).astype(np.int64)
         left = np.abs(self._shift - steps * self._patch)
