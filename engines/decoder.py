@@ -47,8 +47,9 @@ class Decoder:
         self._fake, self._image = self._tokenizer.id(FAKE), self._tokenizer.id(IMAGE)
         self._eos = {self._tokenizer.id(token) for token in manifest.eos}
         self._template = manifest.prompt.replace("{image}", FAKE + GLOBAL + IMAGE * manifest.visual_tokens + FAKE)
-        past = [shape for name, shape in manifest.graphs["prefill"].inputs.items() if name.startswith("past_")]
-        empty = [np.zeros([0 if size == "p" else int(size) for size in shape], np.float32) for shape in past]
+        past = {n[5:]: shape for n, shape in manifest.graphs["prefill"].inputs.items() if n.startswith("past_")}
+        empty = [np.zeros([0 if size == "p" else int(size) for size in shape], np.float32) for shape in past.values()]
+        self._cached = tuple(past)
         self._nothing = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in empty)
 
     def visual_tokens(self, features: Features) -> NDArray[np.float32]:
@@ -124,11 +125,10 @@ class Decoder:
             "mask": np.triu(np.full((end - start, end), -np.inf, np.float32), k=start + 1),
         }
         values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
-        values |= {f"past_{i}": past for i, past in enumerate(context.past)}
-        names = ["logits", *(f"present_{i}" for i in range(len(context.past)))]
+        values |= {f"past_{name}": past for name, past in zip(self._cached, context.past, strict=True)}
         session = self._prefill if start == 0 else self._step
         try:
-            logits, *past = session.run_with_ort_values(names, values)
+            logits, *past = session.run_with_ort_values(["logits", *self._cached], values)
         except Exception as error:  # what the runtime throws has no common base
             raise EngineFault(f"ONNX Runtime failed in the language model: {error}") from error
         return Context(end, tuple(past), np.asarray(logits.numpy()[0], np.float32))

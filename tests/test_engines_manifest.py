@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_an_exported_folder_loads_and_says_what_it_is(folder: Path) -> None:
     assert (manifest.grid, manifest.tokens, manifest.visual_tokens) == ((4, 4), 16, 4)
     assert manifest.cache_layout == (2, 2, 4, 16, 8)
     assert manifest.eos == ("<end_of_utterance>",)
-    assert manifest.graphs["prefill"].inputs["past_0"] == (2, 2, "p", 12)
+    assert manifest.graphs["prefill"].inputs["past_keys_0"] == (2, "p", 12)
     assert manifest.dtype == "float16"
 
 
@@ -73,6 +74,25 @@ def test_the_runtime_folds_all_work_on_weights_when_it_loads(exported: Path, tmp
     kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
     assert "Gemm" in kinds
     assert not kinds & {"Cast", "Concat"}
+
+
+def test_nothing_copies_the_cache(exported: Path, tmp_path: Path) -> None:
+    """After the rows are written in place, attention reads keys and values where they lie."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(str(exported / "select_inplace.onnx"), options, providers=["CPUExecutionProvider"])
+    for node in onnx.load(tmp_path / "optimized.onnx").graph.node:
+        for value in node.input:
+            if value.startswith(("keys_", "values_")):
+                assert node.op_type in ({"ScatterND"} if value.endswith("_in") else {"FusedMatMul", "MatMul"})
+
+
+def test_graphs_of_another_format_are_refused(folder: Path) -> None:
+    graph = onnx.load(folder / "connect.onnx", load_external_data=False)
+    graph.model_version = 0
+    (folder / "connect.onnx").write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match=r"connect\.onnx: found a graph of format 0, expected \d+; write it anew"):
+        OnnxRuntime(load_model(folder)).session("connect")
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(exported: Path, tmp_path: Path) -> None:
@@ -168,17 +188,21 @@ CHECKPOINT_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", CHECKPOINT_FAULTS)
-def test_a_checkpoint_that_cannot_be_exported_leaves_no_manifest(folder: Path, fault: str) -> None:
+def test_a_checkpoint_that_cannot_be_exported_leaves_the_folder_as_it_was(folder: Path, fault: str) -> None:
     damage, message = CHECKPOINT_FAULTS[fault]
     damage(folder)
-    result = CliRunner().invoke(app, [str(folder), "--prompt", PROMPT])
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    result = CliRunner().invoke(app, [str(folder), "--name", "other"])
     assert result.exit_code == 78
-    with pytest.raises(ModelError, match=message):
-        export_model(folder, name="random", domain="noise", prompt=PROMPT)
+    assert re.search(message, result.output.replace("\n", " "))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_the_command_exports(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     result = CliRunner().invoke(app, [str(tmp_path), "--name", "tiny", "--domain", "noise", "--prompt", PROMPT])
     assert result.exit_code == 0, result.output
-    assert load_model(tmp_path).manifest.name == "tiny"
+    first = load_model(tmp_path).manifest
+    assert (first.name, first.domain, first.prompt) == ("tiny", "noise", PROMPT)
+    assert CliRunner().invoke(app, [str(tmp_path)]).exit_code == 0
+    assert load_model(tmp_path).manifest == first

@@ -28,21 +28,28 @@ _DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
 
 def export_model(folder: Path, *, name: str, domain: str, prompt: str = SMOLVLM_PROMPT) -> Model:
     """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
-    (and maybe preprocessor_config.json with mean and deviation of the pixels, else 0.5). Raises ModelError. An older
-    manifest goes first and the new one is written last, so a folder that has one is complete."""
+    (and maybe preprocessor_config.json with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
+    the folder as it was when the checkpoint can't be exported; the manifest is written last."""
     checkpoint = Checkpoint.open(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)
     builders = (vision.encode_full, vision.select_inplace, vision.connect, text.embed, text.decode)
-    graphs = {graph.name: graph.save(folder) for graph in (build(checkpoint) for build in builders)}
-    decode = graphs.pop("decode")
+    graphs = [build(checkpoint) for build in builders]
+    files = {graph.name: graph.file for graph in graphs}
+    decode = files.pop("decode")
     try:
-        manifest = _manifest(checkpoint, {**graphs, "prefill": decode, "step": decode}, name, domain, prompt)
+        manifest = _manifest(checkpoint, {**files, "prefill": decode, "step": decode}, name, domain, prompt)
     except ValidationError as error:
         raise ModelError(f"{folder}: can't be exported: {faults(error)}") from error
-    unfinished = folder / f"{MANIFEST}.new"
-    unfinished.write_text(_lists_on_one_line(manifest.model_dump_json(indent=1)) + "\n", encoding="utf-8")
-    unfinished.replace(folder / MANIFEST)
+    for graph in graphs:
+        _replace(folder / graph.file.file, graph.content())
+    _replace(folder / MANIFEST, _lists_on_one_line(manifest.model_dump_json(indent=1) + "\n").encode())
     return load_model(folder)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    unfinished = file.with_name(f"{file.name}.new")
+    unfinished.write_bytes(content)
+    unfinished.replace(file)
 
 
 def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, domain: str, prompt: str) -> Manifest:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+
+try:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError as error:
+    raise ImportError("exporting a model needs the package onnx: pip install 'stillwatch[train]'") from error
 
 from config.errors import ModelError
 from engines.export.checkpoint import WEIGHTS, Checkpoint
-from engines.manifest import GraphFile, Shape
+from engines.manifest import GRAPH_FORMAT, GraphFile, Shape
 
 OPSET = 17
 _STORED = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
 
 
 class Graph:
-    """Collects nodes in order and writes one file. Values are named after what they hold; the same calls give the same
+    """Collects nodes in order. Values are named after what they hold; the same calls give the same
     bytes. Stored weights are cast to float32 by nodes that the runtime folds when it loads the graph, as it does every
     other operation on weights alone."""
 
@@ -50,10 +53,10 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), [value], name=value, **attributes))
         return value
 
-    def split(self, x: str, sizes: Sequence[int], axis: int = 0) -> list[str]:
-        """Add a node that cuts x along an axis."""
+    def split(self, x: str, sizes: Sequence[int], axis: int = 0, names: Sequence[str] = ()) -> list[str]:
+        """Add a node that cuts x along an axis; the runtime copies the pieces."""
         stem = f"split_{len(self._nodes)}"
-        values = [f"{stem}_{i}" for i in range(len(sizes))]
+        values = list(names) or [f"{stem}_{i}" for i in range(len(sizes))]
         self._nodes.append(helper.make_node("Split", [x, self.constant(sizes)], values, name=stem, axis=axis))
         return values
 
@@ -106,17 +109,21 @@ class Graph:
         weight, bias = self.weight(f"{module}.weight"), self.weight(f"{module}.bias")
         return self.op("LayerNormalization", x, weight, bias, name=name, axis=-1, epsilon=epsilon)
 
-    def save(self, folder: Path) -> GraphFile:
-        """Write `<name>.onnx` into the folder; returns what the manifest says of it."""
+    @property
+    def file(self) -> GraphFile:
+        """What the manifest says of the graph."""
+        return GraphFile(file=f"{self.name}.onnx", inputs=self._shapes[0], outputs=self._shapes[1])
+
+    def content(self) -> bytes:
+        """Content of the file."""
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
         )
+        opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(
-            graph, producer_name="stillwatch", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+            graph, producer_name="stillwatch", model_version=GRAPH_FORMAT, opset_imports=opsets, ir_version=8
         )
-        (folder / f"{self.name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
-        inputs, outputs = self._shapes
-        return GraphFile(file=f"{self.name}.onnx", inputs=inputs, outputs=outputs)
+        return bytes(model.SerializeToString(deterministic=True))
 
 
 def _same(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:

@@ -22,9 +22,9 @@ def embed(checkpoint: Checkpoint) -> Graph:
 
 
 def decode(checkpoint: Checkpoint) -> Graph:
-    """embeds (s, D), position (s,), mask (s, t = p + s) added to the scores, past_N (2, Hkv, p, dh) → logits (1, vocab)
-    of the last row, present_N (2, Hkv, t, dh). Llama: RMS norm, rotary positions, grouped queries, SwiGLU. With p = 0
-    it is the prefill, with s = 1 the step."""
+    """embeds (s, D), position (s,), mask (s, t = p + s) added to the scores, past_keys_N and past_values_N (Hkv, p, dh)
+    → logits (1, vocab) of the last row, keys_N and values_N (Hkv, t, dh). Llama: RMS norm, rotary positions, grouped
+    queries, SwiGLU. With p = 0 it is the prefill, with s = 1 the step."""
     g = Graph("decode", checkpoint)
     c = checkpoint.config.text_config
     x = g.input("embeds", ("s", c.hidden_size))
@@ -58,12 +58,12 @@ def _attend(g: Graph, h: str, i: int, mask: str, rotation: tuple[str, str], c: T
     qkv = g.op("Transpose", g.op("Reshape", qkv, g.constant([-1, heads + 2 * kv_heads, size])), perm=[1, 0, 2])
     qk, v = g.split(qkv, [heads + kv_heads, kv_heads])
     q, k = g.split(_rotate(g, qk, rotation, size), [heads, kv_heads])
-    new = g.op("Reshape", g.op("Concat", k, v, axis=0), g.constant([2, kv_heads, -1, size]))
-    past = g.input(f"past_{i}", (2, kv_heads, "p", size))
-    present = g.op("Concat", past, new, name=f"present_{i}", axis=2)
-    g.output(present, (2, kv_heads, "t", size))
+    k = g.op("Concat", g.input(f"past_keys_{i}", (kv_heads, "p", size)), k, name=f"keys_{i}", axis=1)
+    v = g.op("Concat", g.input(f"past_values_{i}", (kv_heads, "p", size)), v, name=f"values_{i}", axis=1)
+    g.output(k, (kv_heads, "t", size))
+    g.output(v, (kv_heads, "t", size))
     # (Hkv, 1, t, dh) against queries (Hkv, group, s, dh): each key head serves its group without being repeated.
-    k, v = (g.op("Reshape", half, g.constant([kv_heads, 1, -1, size])) for half in g.split(present, [1, 1]))
+    k, v = (g.op("Unsqueeze", x, g.constant([1])) for x in (k, v))
     q = g.op("Reshape", q, g.constant([kv_heads, heads // kv_heads, -1, size]))
     scores = g.op("Mul", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), g.constant(size**-0.5))
     x = g.op("MatMul", g.op("Softmax", g.op("Add", scores, mask), axis=-1), v)

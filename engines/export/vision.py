@@ -18,13 +18,14 @@ TOWER = "model.vision_model"
 
 
 def encode_full(checkpoint: Checkpoint) -> Graph:
-    """patches (T, 3·p·p) → features (T, D), cache_0 … cache_(L−1) (2, H, T, dh)."""
+    """patches (T, 3·p·p) → features (T, D), keys_N and values_N (H, T, dh) of each layer N."""
     return _tower(Graph("encode_full", checkpoint), select=False)
 
 
 def select_inplace(checkpoint: Checkpoint) -> Graph:
-    """patches (n, 3·p·p), index (n,), key_bias (T,), features_in (T, D), cache_N_in (2, H, T, dh) → the same features
-    and caches with the n rows replaced. One buffer may be bound as input and output: ScatterND writes rows only."""
+    """patches (n, 3·p·p), index (n,), key_bias (T,), features_in (T, D), keys_N_in and values_N_in (H, T, dh) →
+    features, keys_N, values_N with n rows replaced. One buffer may be bound as input and output: ScatterND then writes
+    rows only. Keys and values are tensors of their own, because cutting one tensor in two would copy the cache."""
     return _tower(Graph("select_inplace", checkpoint), select=True)
 
 
@@ -48,7 +49,7 @@ def _tower(g: Graph, *, select: bool) -> Graph:
     side = config.image_size // config.patch_size
     tokens, dim, heads = side * side, config.hidden_size, config.num_attention_heads
     pixels = 3 * config.patch_size**2
-    cache_shape = (2, heads, tokens, dim // heads)
+    cache_shape = (heads, tokens, dim // heads)
 
     patches = g.input("patches", ("n" if select else tokens, pixels))
     index = g.input("index", ("n",), TensorProto.INT64) if select else None
@@ -62,14 +63,18 @@ def _tower(g: Graph, *, select: bool) -> Graph:
         layer = f"{TOWER}.encoder.layers.{i}"
         h = g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
         qkv = g.linear(h, *(f"{layer}.self_attn.{part}_proj" for part in "qkv"))
-        qkv = g.op("Reshape", qkv, g.constant([-1, 3, heads, dim // heads]))
-        q, kv = g.split(g.op("Transpose", qkv, perm=[1, 2, 0, 3]), [1, 2])
+        qkv = g.op("Transpose", g.op("Reshape", qkv, g.constant([-1, 3 * heads, dim // heads])), perm=[1, 0, 2])
         if index:
-            kv = g.op("ScatterND", g.input(f"cache_{i}_in", cache_shape), cache_rows, kv, name=f"cache_{i}")
+            q, *new = g.split(qkv, [heads] * 3)
+            k, v = (
+                g.op("ScatterND", g.input(f"{part}_{i}_in", cache_shape), cache_rows, rows, name=f"{part}_{i}")
+                for part, rows in zip(("keys", "values"), new, strict=True)
+            )
         else:
-            kv = g.op("Identity", kv, name=f"cache_{i}")
-        g.output(kv, cache_shape)
-        h = _attend(g, g.op("Squeeze", q, g.constant([0])), kv, key_bias, dim, heads)
+            q, k, v = g.split(qkv, [heads] * 3, names=(f"queries_{i}", f"keys_{i}", f"values_{i}"))
+        g.output(k, cache_shape)
+        g.output(v, cache_shape)
+        h = _attend(g, q, k, v, key_bias, dim, heads)
         x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.out_proj"))
         h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
         h = _gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
@@ -95,16 +100,14 @@ def _positions(g: Graph, index: str | None) -> str:
 
 
 def _cache_rows(g: Graph, index: str, heads: int) -> str:
-    """ScatterND indices (2, H, n, 3) of the selected tokens' rows in a cache (2, H, T, dh)."""
-    planes = np.stack(np.meshgrid(np.arange(2), np.arange(heads), indexing="ij"), axis=-1)[:, :, None, :]
-    shape = g.op("Concat", g.constant([2, heads]), g.op("Shape", index), g.constant([1]), axis=0)
-    tokens = g.op("Expand", g.op("Unsqueeze", index, g.constant([0, 1, 3])), shape)
-    return g.op("Concat", g.op("Expand", g.constant(planes), shape), tokens, axis=3)
+    """ScatterND indices (H, n, 2) of the selected tokens' rows in keys or values (H, T, dh)."""
+    shape = g.op("Concat", g.constant([heads]), g.op("Shape", index), g.constant([1]), axis=0)
+    head = g.op("Expand", g.constant(np.arange(heads)[:, None, None]), shape)
+    return g.op("Concat", head, g.op("Expand", g.op("Unsqueeze", index, g.constant([0, 2])), shape), axis=2)
 
 
-def _attend(g: Graph, q: str, kv: str, key_bias: str | None, dim: int, heads: int) -> str:
-    """q (H, n, dh) over keys and values (2, H, T, dh) → (n, D). The scale is left to the runtime to fuse."""
-    k, v = (g.op("Squeeze", half, g.constant([0])) for half in g.split(kv, [1, 1]))
+def _attend(g: Graph, q: str, k: str, v: str, key_bias: str | None, dim: int, heads: int) -> str:
+    """q (H, n, dh) over keys and values (H, T, dh) → (n, D). The scale is left to the runtime to fuse."""
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
     scores = g.op("Mul", scores, g.constant((dim // heads) ** -0.5))
     if key_bias:

@@ -9,6 +9,8 @@ from engines.onnx.runtime import OnnxRuntime, run
 from engines.plan import EncodePlan, TokenMap
 from engines.preprocess import Preprocessor
 
+PARTS = ("keys", "values")
+
 
 class OnnxEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its weights.
@@ -80,7 +82,9 @@ class OnnxEncoder:
         self._valid = False
 
     def _state(self) -> list[tuple[str, NDArray[np.float32]]]:
-        return [("features", self._features)] + [(f"cache_{i}", layer) for i, layer in enumerate(self._cache)]
+        """Name and memory of everything that the graphs read and write from frame to frame."""
+        layers = [(f"{part}_{i}", layer[j]) for i, layer in enumerate(self._cache) for j, part in enumerate(PARTS)]
+        return [("features", self._features), *layers]
 
     def _fetch(self, fetch: NDArray[np.int64]) -> None:
         """Let each slot take over the cached values of slot `fetch[slot]`; rows that stay are not touched."""

@@ -8,7 +8,7 @@ from threading import Lock
 import onnxruntime as ort
 
 from config.errors import EngineFault, ModelError
-from engines.manifest import Model
+from engines.manifest import GRAPH_FORMAT, Model
 
 
 class OnnxRuntime:
@@ -43,12 +43,19 @@ class OnnxRuntime:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spin else "0")
         try:
-            return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ModelError(
                 f"{file}: ONNX Runtime {ort.__version__} can't load it ({error}); expected a graph that fits the "
                 f"weights beside it; write it anew with `python -m engines.export {file.parent}`"
             ) from error
+        found = session.get_modelmeta().version
+        if found != GRAPH_FORMAT:
+            raise ModelError(
+                f"{file}: found a graph of format {found}, expected {GRAPH_FORMAT}; write it anew with "
+                f"`python -m engines.export {file.parent}`"
+            )
+        return session
 
 
 def run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
