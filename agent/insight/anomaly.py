@@ -1,7 +1,7 @@
 """Anomaly, first form: what this camera has not seen at this place, by appearance or by motion.
 
 Two streams, each with a score per token: appearance (how far the token is from the Gaussian of its place) and motion
-(how improbable it is that this place moves, and moves so). A stream's frame score is the logarithm of the mean of its
+(how improbable it is that this place moves, and moves so). A stream's frame score is the root of the mean of its
 highest 1 % of cells, smoothed causally, and measured in the rarity that this camera's own history gives it; half of
 the allowed false alarms a day belong to each stream.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from math import exp, inf, log1p
+from math import exp, inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,9 @@ from agent.insight.regions import CellBox, large_components, merge_close
 _TICK_S = 0.2
 _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
-_SETTLE_SHARE = 0.4
-"""Part of the learning phase before scores are worth remembering."""
+_HISTORY_SHARE = 0.5
+"""Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
+what this one would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class _Moment:
 
 @dataclass(frozen=True, slots=True)
 class _Peak:
-    """The worst frame of an alarm so far: level and logarithmic score per stream, regions in cells."""
+    """The worst frame of an alarm so far: level and score per stream, regions in cells."""
 
     levels: dict[Stream, float]
     scores: dict[Stream, float]
@@ -178,23 +179,23 @@ class AnomalyModel:
         features: Floats,
         now_s: float,
         *,
-        fresh: NDArray[np.int64] | None = None,
+        fresh: bool = True,
         motion: Floats | None = None,
         cut: bool = False,
         ignored: NDArray[np.bool_] | None = None,
     ) -> Alarm | None:
         """Take in one frame; the alarm that begins or ends with it, if one does.
 
-        features: float32 (T, D), accumulated; only read. fresh: flat slots whose features are new, None = all; the
-        others keep their score. motion: float32 (T, 2), mean backward flow since the frame before in cells, so that
-        the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame starts
-        a new shot. ignored: bool (T,), tokens that never count.
+        features: float32 (T, D), accumulated; only read. fresh: whether any token was encoded for this frame; if not,
+        its appearance was judged before. motion: float32 (T, 2), mean backward flow since the frame before in cells,
+        so that the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame
+        starts a new shot. ignored: bool (T,), tokens that never count.
         """
         first = self._last_s == -inf
         gap_s = 0.0 if first else now_s - self._last_s
         self._last_s = now_s
         self._velocity = None if motion is None or cut or gap_s <= 0 else motion / np.float32(gap_s)
-        self._score_cells(features, None if first or cut else fresh, ignored)
+        self._score_cells(features, fresh or first or cut, ignored)
         if cut:
             self._smooth.clear()
             self._grace_until_s = now_s + self.settings.cut_grace_s
@@ -209,38 +210,37 @@ class AnomalyModel:
         alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
         places = self._unusual_cells()
         self.appearance.forget(places, self._points)
-        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, np.arange(len(self._points)))
+        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points)
         if self._velocity is not None:
             self.motion.forget(places, self._velocity)
         self._smooth.clear()
         self._alarm.cancel()
         return alarm
 
-    def _score_cells(
-        self, features: Floats, fresh: NDArray[np.int64] | None, ignored: NDArray[np.bool_] | None
-    ) -> None:
-        places = np.arange(len(self._points)) if fresh is None else fresh
-        self._points[places] = project(features[places], self.signs)
-        self._cells[Stream.APPEARANCE][places] = self.appearance.score(self._points[places], places)
-        if self._velocity is not None:
-            self._cells[Stream.MOTION] = self.motion.score(self._velocity)
+    def _score_cells(self, features: Floats, fresh: bool, ignored: NDArray[np.bool_] | None) -> None:
+        if fresh:
+            self._points = project(features, self.signs)
+            counted = None if ignored is None else ~ignored
+            self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, counted)
+        if self._velocity is None:
+            self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
         else:
-            self._cells[Stream.MOTION].fill(0)
+            self._cells[Stream.MOTION] = self.motion.score(self._velocity)
         if ignored is not None:
             for cells in self._cells.values():
                 cells[ignored] = 0
 
     def _frame_scores(self, gap_s: float) -> dict[Stream, float]:
-        """Logarithmic score of the frame by stream, smoothed over the past."""
+        """Score of the frame by stream, in units of normal spread, smoothed over the past."""
         keep = exp(-gap_s / self.settings.smoothing_s)
         for stream, cells in self._cells.items():
             top = max(1, len(cells) // 100)
-            score = log1p(float(np.partition(cells, -top)[-top:].mean()))
+            score = sqrt(float(np.partition(cells, -top)[-top:].mean()))
             self._smooth[stream] = keep * self._smooth.get(stream, score) + (1 - keep) * score
         return dict(self._smooth)
 
     def _limits(self) -> dict[Stream, tuple[float, float]]:
-        """For each stream that has a history: the logarithmic scores that count as 0 (usual) and 1 (alarm)."""
+        """For each stream that has a history: the scores that count as 0 (usual) and 1 (alarm)."""
         share = self.settings.false_alarms_per_day / len(Stream)
         known = {stream: history for stream, history in self.history.items() if history.usual < inf}
         return {stream: (history.usual, history.limit(share, self._last_s)) for stream, history in known.items()}
@@ -296,7 +296,7 @@ class AnomalyModel:
         """bool (T,): cells that alone are past half-way to the alarm limit of a stream."""
         unusual = np.zeros(len(self._points), bool)
         for stream, (usual, limit) in self._limits().items():
-            unusual |= np.log1p(self._cells[stream]) >= (usual + limit) / 2
+            unusual |= np.sqrt(self._cells[stream]) >= (usual + limit) / 2
         return unusual
 
     def _regions(self) -> tuple[CellBox, ...]:
@@ -327,7 +327,6 @@ class AnomalyModel:
         self.appearance.learn(moment.points, moment.dt_s, age_s)
         if moment.velocity is not None:
             self.motion.learn(moment.velocity, moment.dt_s, age_s)
-        if self.learned_s >= _SETTLE_SHARE * self.settings.learn_s:
-            for stream, score in moment.scores.items():
-                self.history[stream].add(score, moment.dt_s)
         self.learned_s += moment.dt_s
+        for stream, score in moment.scores.items():
+            self.history[stream].add(score, moment.dt_s, span_s=_HISTORY_SHARE * self.learned_s)

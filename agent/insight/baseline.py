@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.insight.shift import own_change
+
 Floats = NDArray[np.float32]
 
 WIDTH = 48
@@ -58,30 +60,31 @@ class Appearance:
         self.mean = np.zeros((tokens, width), np.float32)
         self.variance = np.zeros((tokens, width), np.float32)
 
+    def away(self, points: Floats, counted: NDArray[np.bool_] | None = None) -> Floats:
+        """How far the projected tokens (T, K) are from normal, without the shift that all tokens `counted` share."""
+        return own_change(points - self.mean, counted)
+
     def learn(self, points: Floats, dt_s: float, age_s: float) -> None:
         """Take in `dt_s` seconds of projected tokens (T, K)."""
+        away = self.away(points) if self.seconds.any() else points - self.mean
         self.seconds = np.minimum(self.seconds + np.float32(dt_s), np.float32(age_s))
         share = (dt_s / self.seconds)[:, None]
-        away = points - self.mean
         self.mean += share * away
         self.variance = (1 - share) * (self.variance + share * away * away)
 
     def forget(self, places: NDArray[np.bool_], points: Floats) -> None:
         """Start these places (T,) anew, with what is there now (T, K) as their only memory."""
         self.seconds[places] = 1.0
-        self.mean[places] = points[places]
+        self.mean[places] += self.away(points)[places]
         self.variance[places] = 0.0
 
-    def score(self, points: Floats, places: NDArray[np.int64]) -> Floats:
-        """Squared distance from normal in units of normal variance, mean over dimensions, for the tokens `points` (n,
-        K) at `places` (n,); about 1 is usual. Variances are shrunk to the mean one and never below the noise of a
-        token."""
-        width = self.mean.shape[1]
-        usual = self.variance.mean(axis=0)
-        seconds = self.seconds[places, None]
-        variance = (seconds * self.variance[places] + _PRIOR_S * usual) / (seconds + _PRIOR_S)
-        np.maximum(variance, 2 * _LEAST_DISTANCE / width, out=variance)
-        away = points - self.mean[places]
+    def score(self, points: Floats, counted: NDArray[np.bool_] | None = None) -> Floats:
+        """Squared distance from normal in units of normal variance, mean over dimensions, of projected tokens (T, K);
+        about 1 is usual. Variances are shrunk to the mean one and never below the noise of a token."""
+        seconds = self.seconds[:, None]
+        variance = (seconds * self.variance + _PRIOR_S * self.variance.mean(axis=0)) / (seconds + _PRIOR_S)
+        np.maximum(variance, 2 * _LEAST_DISTANCE / self.mean.shape[1], out=variance)
+        away = self.away(points, counted)
         return np.asarray((away * away / variance).mean(axis=1), dtype=np.float32)
 
 

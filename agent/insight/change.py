@@ -1,15 +1,21 @@
 """Semantic change: has the meaning of the picture moved away from what was last described?
 
-Each token's accumulated feature is compared with its value when the scene was last described (cosine distance). Against
-the *previous frame* slow change never shows; against the last description it adds up until it is told.
+Each token's accumulated feature is compared with its value when the scene was last described. Against the *previous
+frame* slow change never shows; against the last description it adds up until it is told. The distance is half the
+squared difference of unit vectors, which is the cosine distance, after the shift that all tokens share is taken away
+(`agent.insight.shift`).
 
-A token drifts when its distance passes `enter`, or `noise_factor` times its own noise if that is more: what a swaying
-tree does to its tokens within a second is learned per token from the 90th percentile of one-second distances. Steps
-of that running percentile are bounded, so a passing person hardly moves it, and a slow drift, small within any one
-second, doesn't feed it at all. It drifts until the distance is below `leave` times that limit (hysteresis). A change
-is told when a connected area of drifted tokens has been there for `persist_s`, at most once in `min_interval_s`; one
-that lingers between the two limits is told once `max_interval_s` has passed since the last description. A scene cut
-is itself one change; cuts that follow within `min_interval_s` are told as one.
+A token drifts when its distance passes `enter` times the mean distance between two places of the described picture: a
+model whose tokens are all alike is judged by its own measure. Where the token's own noise, `noise_factor` times, is
+more, that is the limit: what a swaying tree does to its tokens is learned per token from the 90th percentile of
+one-second distances. Steps of that running percentile are bounded, so a passing person hardly moves it, and a slow
+drift, small within any one second, doesn't feed it at all. The token drifts until its distance is below `leave` times
+the limit (hysteresis).
+
+A change is told when a connected area of drifted tokens has been there for `persist_s`, at most once in
+`min_interval_s`; one that lingers between the two limits is told once `max_interval_s` has passed since the last
+description. A scene cut is itself one change, unless what it shows is what was described; cuts that follow within
+`min_interval_s` are told as one.
 """
 
 from __future__ import annotations
@@ -22,7 +28,14 @@ from numpy.typing import NDArray
 
 from agent.insight.checks import require
 from agent.insight.regions import CellBox, large_components, merge_close
+from agent.insight.shift import own_change
 
+_LEAST_LIMIT = 0.02
+"""Cosine distance below which cached tokens are no truer than this, whatever the contrast of the picture."""
+_REPLACED = 0.5
+"""Share of drifted tokens from which a cut has replaced what was described; a flash or a reconnect shows it again."""
+_MOST_NOISE = 3.0
+"""How many times noise may raise the limit: a lane with traffic is restless too, and still shows what has parked."""
 _NOISE_EVERY_S = 1.0
 _NOISE_PERCENTILE = 0.9
 _NOISE_STEP = 0.3
@@ -31,13 +44,14 @@ _NOISE_STEP = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """enter: cosine distance (0–2) from which a token has drifted. leave: share of its limit below which it is back.
-    noise_factor: limit in units of the token's own noise, where that is more than `enter`. min_cells: smallest
-    connected area in tokens. persist_s, persist_frames: how long it must be there. min_interval_s: least time between
-    two changes. max_interval_s: after this long without a description, a change below the limit is told too.
-    warm_up_s: time to learn the noise at the start and after a cut, during which only cuts are told."""
+    """enter: distance from which a token has drifted, as a share of the mean distance between two places. leave:
+    share of its limit below which it is back. noise_factor: limit in units of the token's own noise, where that is
+    more than `enter`. min_cells: smallest connected area in tokens. persist_s, persist_frames: how long it must be
+    there. min_interval_s: least time between two changes. max_interval_s: after this long without a description, a
+    change below the limit is told too. warm_up_s: time to learn the noise at the start and after a cut, during which
+    only cuts are told."""
 
-    enter: float = 0.15
+    enter: float = 0.5
     leave: float = 0.6
     noise_factor: float = 2.5
     min_cells: int = 3
@@ -48,7 +62,7 @@ class ChangeSettings:
     warm_up_s: float = 5.0
 
     def __post_init__(self) -> None:
-        require("change.enter", self.enter, 0 < self.enter < 2, "a cosine distance above 0 and below 2")
+        require("change.enter", self.enter, 0 < self.enter <= 2, "more than 0, at most 2")
         require("change.leave", self.leave, 0 < self.leave < 1, "a share of `enter` above 0 and below 1")
         require("change.noise_factor", self.noise_factor, self.noise_factor >= 1, "1 or more")
         require("change.min_cells", self.min_cells, self.min_cells >= 1, "1 token or more")
@@ -133,26 +147,29 @@ class SemanticChange:
         """
         unit = _unit(features)
         self._now_s = now_s
+        counted = None if ignored is None else ~ignored
         if cut and self._reference is not None:
-            distance = float(_distance(unit, self._reference).mean())
-            if self._untold_cut_s is None:
-                self._untold_cut_s, self._cut_distance = now_s, distance
+            distance = _distance(unit, self._reference, counted)
+            cut = float((distance >= self._least_limit()).mean()) >= _REPLACED
+            if cut and self._untold_cut_s is None:
+                self._untold_cut_s, self._cut_distance = now_s, float(distance.mean())
         if cut or self._reference is None:
             self._begin_scene()
-            self._reference, self._started_s = unit, now_s
-        self._learn_noise(unit, now_s)
+            self._compare_with(unit)
+            self._started_s = now_s
+        self._learn_noise(unit, now_s, counted)
         if self._untold_cut_s is not None and self._interval_over():
             return self._tell_cut()
         if self._warming_up():
             if not self._described_in_scene:
-                self._reference = unit
+                self._compare_with(unit)
             return None
-        return self._drift(unit, ignored)
+        return self._drift(unit, counted)
 
     def described(self, features: NDArray[np.float32]) -> None:
         """Take `features` (T, D) as the state that people have been told of. Call it with the tokens of the frame
         that was described, when the event goes out."""
-        self._reference = _unit(features)
+        self._compare_with(_unit(features))
         self._described_s = self._now_s
         self._described_in_scene = True
         self._clear()
@@ -170,6 +187,14 @@ class SemanticChange:
         else:
             phase = ChangePhase.TOLD if self._told else ChangePhase.DRIFTING
         return ChangeState(phase, progress, float(self._drifted.mean()))
+
+    def _compare_with(self, unit: NDArray[np.float32]) -> None:
+        away = unit - unit.mean(axis=0)
+        self._reference = unit
+        self._contrast = float(np.einsum("td,td->", away, away)) / len(unit)  # mean distance between two rows
+
+    def _least_limit(self) -> float:
+        return max(self._settings.enter * self._contrast, _LEAST_LIMIT)
 
     def _begin_scene(self) -> None:
         self._noise: NDArray[np.float32] | None = None
@@ -190,12 +215,12 @@ class SemanticChange:
     def _interval_over(self) -> bool:
         return self._now_s - self._last_change_s >= self._settings.min_interval_s
 
-    def _learn_noise(self, unit: NDArray[np.float32], now_s: float) -> None:
+    def _learn_noise(self, unit: NDArray[np.float32], now_s: float, counted: NDArray[np.bool_] | None) -> None:
         """Move each token's running percentile of one-second distances by one bounded step."""
         if now_s - self._sample_s < _NOISE_EVERY_S:
             return
         if self._sample is not None:
-            moved = np.maximum(_distance(unit, self._sample), 1e-6)
+            moved = np.maximum(_distance(unit, self._sample, counted), 1e-6)
             if self._noise is None:
                 self._noise = moved
             else:
@@ -210,18 +235,18 @@ class SemanticChange:
         rows, cols = self._grid
         return Change(ChangeKind.CUT, onset_s, ((0, 0, cols, rows),), self._cut_distance, 1.0)
 
-    def _drift(self, unit: NDArray[np.float32], ignored: NDArray[np.bool_] | None) -> Change | None:
+    def _drift(self, unit: NDArray[np.float32], counted: NDArray[np.bool_] | None) -> Change | None:
         settings = self._settings
         assert self._reference is not None
-        distance = _distance(unit, self._reference)
-        limit = np.full_like(distance, settings.enter)
-        if self._noise is not None:
-            np.maximum(limit, settings.noise_factor * self._noise, out=limit)
+        distance = _distance(unit, self._reference, counted)
+        least = self._least_limit()
+        noise = np.zeros_like(distance) if self._noise is None else settings.noise_factor * self._noise
+        limit = np.clip(noise, least, _MOST_NOISE * least)
         since_s = self._now_s - max(self._described_s, self._started_s)
         enter = settings.leave if since_s >= settings.max_interval_s else 1.0
         ratio = (distance / limit).reshape(self._grid)
-        if ignored is not None:
-            ratio[ignored.reshape(self._grid)] = 0
+        if counted is not None:
+            ratio[~counted.reshape(self._grid)] = 0
         drifted = (ratio >= enter) | (self._drifted & (ratio >= settings.leave))
         areas, boxes = large_components(drifted, settings.min_cells)
         if not boxes:
@@ -247,7 +272,7 @@ def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(features / np.maximum(norm, 1e-12), dtype=np.float32)
 
 
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosine distance 0–2 of the rows of two unit matrices, as half the squared chord: exact also where it is tiny."""
-    chord = a - b
+def _distance(a: NDArray[np.float32], b: NDArray[np.float32], counted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Cosine distance 0–2 of the rows of two unit matrices without the shift that all rows `counted` (T,) share."""
+    chord = own_change(a - b, counted)
     return np.asarray(np.einsum("td,td->t", chord, chord) / 2, dtype=np.float32)

@@ -1,13 +1,14 @@
 """How rare is a score? Each camera's own past scores, turned into "so many times a day".
 
 Peaks over threshold (Pickands; Siffer et al. 2017) on block maxima: time is cut in blocks of 2 s, each gives its
-highest score, and the excesses of the highest 2·√n blocks over the next lower one are taken to fall off
-exponentially. Scores come in as logarithms, so this is a Pareto tail of the score itself, the careful choice when its
-true form is unknown.
+highest score, and the excesses of the highest 2·√n blocks over the next lower one follow a generalised Pareto
+distribution. Its scale and shape come from mean and variance of the excesses (Hosking & Wallis 1987). Scores are
+distances in units of normal spread, which have an end, so the shape is never taken as more than 0, the exponential.
 
-Honesty: five minutes of history say little about what happens once a day. The fitted scale is raised by one standard
-error (1/√k), which keeps a short history quiet rather than loud, and `span_s` says how much was watched. Blocks in a
-row depend on one another, so there are fewer alarms than blocks above the limit.
+Honesty: five minutes of history say little about what happens once a day. So the scale is raised by one standard error
+and the shape by two: a short history is taken for exponential and keeps quiet, half an hour of it may show that scores
+have an end. `span_s` says how much was watched. Blocks in a row depend on one another, so there are fewer alarms than
+blocks above the limit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ BLOCK_S = 2.0
 LEAST_BLOCKS = 5
 _BLOCKS_A_DAY = DAY_S / BLOCK_S
 _LEAST_SCALE = 0.05
-"""Smallest scale of the tail: a score that is five per cent higher is never called rarer than 1/e."""
+"""Smallest scale of the tail, for scores that hardly vary."""
 
 
 class ScoreHistory:
@@ -36,7 +37,7 @@ class ScoreHistory:
         self.blocks = deque(blocks, maxlen=int(_BLOCKS_A_DAY))
         self.alarms = list(alarms)
         self._open_s, self._open_max = 0.0, -inf
-        self._start = self._scale = self._share = 0.0
+        self._start = self._scale = self._share = self._shape = 0.0
         self._since_fit = 0
         self._fit()
 
@@ -45,13 +46,16 @@ class ScoreHistory:
         """Seconds of normal time behind every statement made here."""
         return len(self.blocks) * BLOCK_S
 
-    def add(self, score: float, dt_s: float) -> None:
-        """Take in `dt_s` seconds of normal time whose highest score was `score`."""
+    def add(self, score: float, dt_s: float, *, span_s: float = DAY_S) -> None:
+        """Take in `dt_s` seconds of normal time whose highest score was `score`, and forget what is older than the last
+        `span_s` seconds of such time."""
         self._open_max = max(self._open_max, score)
         self._open_s += dt_s
         if self._open_s < BLOCK_S:
             return
         self.blocks.append(self._open_max)
+        while self.span_s > max(span_s, LEAST_BLOCKS * BLOCK_S):
+            self.blocks.popleft()
         self._open_s, self._open_max = 0.0, -inf
         self._since_fit += 1
         if self._since_fit > len(self.blocks) // 50:  # a full day is sorted anew every half hour, a young one at once
@@ -64,7 +68,10 @@ class ScoreHistory:
     def per_day(self, score: float) -> float:
         """How many normal blocks a day score at least this much: counted where there are such, extrapolated above."""
         if score >= self._start:
-            return _BLOCKS_A_DAY * self._share * exp(-(score - self._start) / self._scale)
+            excess = (score - self._start) / self._scale
+            if self._shape == 0:
+                return _BLOCKS_A_DAY * self._share * exp(-excess)
+            return float(_BLOCKS_A_DAY * self._share * max(0.0, 1 + self._shape * excess) ** (-1 / self._shape))
         return _BLOCKS_A_DAY * float(np.mean(np.fromiter(self.blocks, np.float64) >= score))
 
     def limit(self, per_day: float, now_s: float) -> float:
@@ -74,7 +81,9 @@ class ScoreHistory:
         morning) could ring all day. Hence a bound: after a Poisson upper limit of alarms within a day, `per_day` +
         3·√ + 2, the next has to be stronger than the weakest of the strongest so many.
         """
-        fitted = self._start + self._scale * max(0.0, log(_BLOCKS_A_DAY * self._share / per_day))
+        rarer = max(1.0, _BLOCKS_A_DAY * self._share / per_day)
+        excess = log(rarer) if self._shape == 0 else (rarer**self._shape - 1) / self._shape
+        fitted = self._start + self._scale * excess
         allowed = ceil(per_day + 3 * sqrt(per_day) + 2)
         peaks = sorted((score for at, score in self.alarms if now_s - at < DAY_S), reverse=True)
         return max(fitted, peaks[allowed - 1]) if len(peaks) >= allowed else fitted
@@ -88,10 +97,13 @@ class ScoreHistory:
         self._since_fit = 0
         n = len(self.blocks)
         if n < LEAST_BLOCKS:
-            self._start, self._scale, self._share = inf, _LEAST_SCALE, 1.0
+            self._start, self._scale, self._share, self._shape = inf, _LEAST_SCALE, 1.0, 0.0
             return
         k = min(n - 1, ceil(2 * sqrt(n)))
         highest = np.sort(np.fromiter(self.blocks, np.float64))[n - k - 1 :]
         self._start, self._share = float(highest[0]), k / n
-        excess = float(np.mean(highest[1:] - highest[0]))
-        self._scale = max(excess * (1 + 1 / sqrt(k)), _LEAST_SCALE)
+        excess = highest[1:] - highest[0]
+        mean, variance = float(excess.mean()), float(excess.var())
+        shape = (1 - mean**2 / variance) / 2 if variance > 0 else 0.0
+        self._shape = min(0.0, max(shape, -0.5) + 2 / sqrt(k))
+        self._scale = max(mean * (1 + 1 / sqrt(k)) * (1 - self._shape), _LEAST_SCALE)

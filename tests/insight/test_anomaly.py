@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.insight.anomaly import Alarm, AnomalyModel, AnomalyPhase, AnomalySettings, Stream
+from agent.insight.baseline import Appearance
 from config.errors import ConfigError
 
 GRID, DIM, FPS = (6, 6), 16, 5
@@ -188,10 +189,23 @@ def test_a_scene_that_stays_after_a_cut_is_an_alarm() -> None:
     assert alarm.regions == ((0, 0, 6, 6),)
 
 
-def test_only_encoded_tokens_are_scored_anew() -> None:
+def test_without_a_fresh_token_the_appearance_stands_as_judged() -> None:
     street = learned(Street())
-    assert [e for _ in range(25) if (e := street.step(cells(0, 0, 2, 2), fresh=np.arange(20, 30)))] == []
-    assert [e.ended for e in street.run(5, cells(0, 0, 2, 2), fresh=np.arange(0, 12))] == [False]
+    assert street.run(5, cells(0, 0, 2, 2), fresh=False) == []
+    assert [e.ended for e in street.run(5, cells(0, 0, 2, 2))] == [False]
+
+
+def test_a_shift_that_all_tokens_share_leaves_every_score_alone() -> None:
+    rng = np.random.default_rng(4)
+    usual = rng.standard_normal((TOKENS, 8)).astype(np.float32)
+    appearance = Appearance(TOKENS, 8)
+    for _ in range(50):
+        appearance.learn(usual + 0.1 * rng.standard_normal(usual.shape).astype(np.float32), 1.0, 100.0)
+    seen = usual.copy()
+    seen[3:6] += 1
+    shift = rng.standard_normal(8).astype(np.float32)
+    assert appearance.score(seen + shift) == pytest.approx(appearance.score(seen), rel=1e-2)
+    assert appearance.score(seen + shift)[3:6].min() > 20 * appearance.score(seen + shift)[6:].max()
 
 
 def test_ignored_tokens_raise_no_alarm() -> None:

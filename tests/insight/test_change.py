@@ -1,4 +1,4 @@
-"""Synthetic token maps: 8×8 cells, 24 dimensions, 10 frames a second."""
+"""Synthetic token maps: 8×8 cells, 64 dimensions, 10 frames a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.insight.change import Change, ChangeKind, ChangePhase, ChangeSettings, SemanticChange
 from config.errors import ConfigError
 
-GRID, DIM, FPS = (8, 8), 24, 10
+GRID, DIM, FPS = (8, 8), 64, 10
 
 
 def scene(seed: int) -> np.ndarray:
@@ -81,6 +81,15 @@ def test_a_new_object_is_told_once_where_it_is_and_again_when_it_leaves(
     assert left.regions == entered.regions
 
 
+def test_a_shift_that_all_tokens_share_is_no_change_of_any_of_them() -> None:
+    empty = scene(0) / np.linalg.norm(scene(0), axis=1, keepdims=True)
+    shifted = empty + scene(5)[0] / np.linalg.norm(scene(5)[0])
+    watch = Watch()
+    watch.run(10, empty)
+    assert watch.run(20, shifted) == []
+    assert [c.regions for c in watch.run(5, with_object(shifted, 3, 4, 2, 3))] == [((4, 3, 3, 2),)]
+
+
 def test_flicker_shorter_than_the_persistence_is_never_told() -> None:
     empty, there = scene(0), with_object(scene(0), 2, 2, 3, 3)
     watch = Watch()
@@ -96,7 +105,7 @@ def test_slow_drift_adds_up_until_it_is_told() -> None:
         return (1 - share) * start + share * end
 
     changes = Watch().run(600, fade)
-    assert len(changes) >= 2
+    assert len(changes) >= 1
     assert changes[0].regions[0][2] * changes[0].regions[0][3] >= 3
 
 
@@ -140,6 +149,14 @@ def test_cuts_in_a_row_are_one_change_and_start_a_new_warm_up() -> None:
     (told,) = watch.run(10, scene(11))
     assert told.kind is ChangeKind.CUT
     assert told.onset_s == pytest.approx(60.1)
+
+
+def test_a_cut_back_to_what_was_described_is_no_change() -> None:
+    watch = Watch()
+    watch.run(10, scene(0))
+    assert watch.part.update(scene(0) + 0.1 * scene(1), watch.now_s, cut=True) is None
+    watch.now_s += 0.1
+    assert watch.run(20, scene(0)) == []
 
 
 def test_a_change_is_not_told_again_until_described_and_a_lasting_one_is_not_lost() -> None:
