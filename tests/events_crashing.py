@@ -86,7 +86,7 @@ def main(folder: Path, seed: int) -> None:
             break
         steps += 1
     rng = random.Random(seed)
-    for _ in range(8):
+    for _ in range(5):
         pid = in_child(folder, 100_000, None)
         time.sleep(rng.uniform(0.005, 0.08))
         os.kill(pid, signal.SIGKILL)

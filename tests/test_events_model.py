@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -77,6 +77,7 @@ _news = st.one_of(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(_news, st.sampled_from(EventType), st.timedeltas(timedelta(0), timedelta(days=40000)))
 def test_an_event_comes_out_of_json_as_it_went_in(news: AnyNews, kind: EventType, since: timedelta) -> None:
     told = event(news, event_id=new_id(), type=kind, ts=datetime(1970, 1, 1, tzinfo=timezone.utc) + since, device="box")

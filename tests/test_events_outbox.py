@@ -97,7 +97,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.files.close()
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=20, deadline=None)
 test_any_order_of_use = OutboxMachine.TestCase
 
 

@@ -176,7 +176,7 @@ _payloads = st.one_of(
 _names = st.sampled_from(["cmd/ask", "cmd/analysis", "cmd/x y", "cmd/\u00e4\u2603", "front/analysis/set", "cmd/result"])
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(_names, _payloads), min_size=1, max_size=12))
 @example([("cmd/ask", b'{"a":' + b"[" * 60_000)])
 @example([("cmd/ask", b'{"question":"\\ud800","request_id":"\\udfff"}')])

@@ -48,7 +48,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_steps, st.data())
 def test_whatever_happens_each_camera_arrives_whole_and_in_order(steps: list[str], data: st.DataObject) -> None:
     """A broker that takes, loses the connection having taken any part of what was in flight, or has no subscribers."""
@@ -77,7 +77,9 @@ def test_whatever_happens_each_camera_arrives_whole_and_in_order(steps: list[str
             delivery.acknowledged(row, ack, now)
             delivery.save()
 
-        for step in [*steps, *["step", "ack all", "wait"] * 30]:
+        for n, step in enumerate([*steps, *["step", "ack all", "wait"] * 30]):
+            if n >= len(steps) and outbox.depth == 0:
+                break
             if step in seqs:
                 put(outbox, step)
                 seqs[step] += 1

@@ -339,6 +339,8 @@ def test_tls_is_checked(tmp_path: Path) -> None:
             assert box.link.state.connected
         with agent(url, connected=False) as box, pytest.raises(BrokerError, match=r"(?i)certificate"):
             box.link.wait_connected(2.0)
+    with pytest.raises(ConfigError, match="no certificate"), agent(url, ca_file=tmp_path / "key.pem"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,8 @@ class MqttLink:
     say `offline` for us only after `will_delay_s`.
 
     handlers: by command name; `analysis` is called for `<camera>/analysis/set` with arguments `camera` (a text, as it
-    came) and `enabled` (true or false), and shall then call `set_analysis`.
+    came) and `enabled` (true or false), and shall then call `set_analysis`. Raises ConfigError for a CA file that holds
+    no certificate.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class MqttLink:
         connect_timeout_s: float = 10.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        if address.tls:
+            address.tls_context()
         self._address = address
         self._topics = topics
         self._delivery = delivery or Delivery(outbox)
