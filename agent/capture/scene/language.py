@@ -57,10 +57,11 @@ class Thing:
 
 def things_in(truth: SceneTruth, width: int, min_visible: float = MIN_VISIBLE) -> list[Thing]:
     """Things to be spoken of in a picture `width` pixels wide, from left to right."""
-    return sorted((_thing(o, width) for o in truth.objects if o.visible >= min_visible), key=lambda t: t.x)
+    return sorted((thing_of(o, width) for o in truth.objects if o.visible >= min_visible), key=lambda t: t.x)
 
 
-def _thing(o: SceneObject, width: int) -> Thing:
+def thing_of(o: SceneObject, width: int) -> Thing:
+    """What can be said of one object in a picture `width` pixels wide."""
     x, _, w, _ = o.box
     left, right = max(0.0, x), min(float(width), x + w)
     return Thing(o.kind, o.colour, o.action, (left + right) / 2 / width)
@@ -85,8 +86,9 @@ def questions(truth: SceneTruth, things: Sequence[Thing], rng: np.random.Generat
         lambda: _attribute_presence(things, rng),
         lambda: how_many(things, _pick(rng, KINDS)),
         lambda: where(things, _present_kind(things, rng)),
+        lambda: where(things, _present_kind(things, rng)),
         lambda: colour(things, _present_kind(things, rng)),
-        lambda: colour(things, _present_kind(things, rng)),
+        lambda: doing(things, _present_kind(things, rng)),
         lambda: doing(things, _present_kind(things, rng)),
         lambda: side(things, int(rng.integers(3))),
         lambda: _ambience(truth, rng),
