@@ -55,6 +55,17 @@ def test_an_exported_folder_loads_and_says_what_it_is(folder: Path) -> None:
     assert manifest.dtype == "float16"
 
 
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])
+def test_pixels_are_normalised_as_the_processor_says(tmp_path: Path, file: str) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    content = settings if file.startswith("pre") else {"image_processor": settings}
+    (tmp_path / file).write_text(json.dumps(content))
+    manifest = export_model(tmp_path, name="random", domain="noise", prompt=PROMPT).manifest
+    assert (manifest.mean, manifest.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
 def test_graphs_hold_no_weights_and_point_into_the_checkpoint(exported: Path) -> None:
     for file in sorted(exported.glob("*.onnx")):
         onnx.checker.check_model(str(file), full_check=True)

@@ -28,7 +28,7 @@ _DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
 
 def export_model(folder: Path, *, name: str, domain: str, prompt: str = SMOLVLM_PROMPT) -> Model:
     """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
-    (and maybe preprocessor_config.json with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
+    (and maybe the processor's settings with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
     the folder as it was when the checkpoint can't be exported; the manifest is written last."""
     checkpoint = Checkpoint.open(folder)
     builders = (vision.encode_full, vision.select_inplace, vision.connect, text.embed, text.decode)
@@ -55,8 +55,7 @@ def _replace(file: Path, content: bytes) -> None:
 def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, domain: str, prompt: str) -> Manifest:
     folder, tower = checkpoint.folder, checkpoint.config.vision_config
     side, heads = tower.image_size // tower.patch_size, tower.num_attention_heads
-    processor = folder / "preprocessor_config.json"
-    pixels = read_json(processor) if processor.is_file() else {}
+    pixels = _pixels(folder)
     stored = Counter[str]()
     for tensor in checkpoint.tensors.values():
         stored[tensor.dtype] += tensor.length
@@ -82,6 +81,14 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, d
         prompt=prompt,
         eos=_end_tokens(checkpoint),
     )
+
+
+def _pixels(folder: Path) -> dict[str, Any]:
+    """Settings of the image processor: in a file of their own, or within the processor's; {} where there are none."""
+    own, within = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if own.is_file():
+        return read_json(own)
+    return dict(read_json(within).get("image_processor", {})) if within.is_file() else {}
 
 
 def _lists_on_one_line(text: str) -> str:
