@@ -72,10 +72,11 @@ class Camera:
         self._worker.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """End capture and frame loop; frames that wait in the ring are still handled."""
+        """End capture and frame loop; frames that wait in the ring are still handled, as far as time allows."""
+        until = time.monotonic() + timeout_s
         self._worker.stop(timeout_s)
         if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(max(0.0, until - time.monotonic()))
 
     def fps(self) -> float:
         """Frames handled a second since the last call."""

@@ -229,10 +229,12 @@ class Daemon:
         In a hurry within 3 s; else words that are being made are waited for, and what is due is sent. A second call
         does nothing.
         """
-        for camera in self.cameras.values():
-            camera.stop(0.0)
-        for camera in self.cameras.values():
-            camera.stop(0.8 if hurry else 10.0)
+        patience_s = 0.8 if hurry else 10.0
+        stoppers = [threading.Thread(target=camera.stop, args=(patience_s,)) for camera in self.cameras.values()]
+        for stopper in stoppers:
+            stopper.start()
+        for stopper in stoppers:
+            stopper.join()
         self._describing.finish(0.2 if hurry else 10.0)
         self._describing.close(0.3)
         if not self._book.close(0.8 if hurry else 5.0):

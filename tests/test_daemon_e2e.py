@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,3 +170,16 @@ def test_one_broken_camera_does_not_stop_the_other(tmp_path: Path, broker: Local
             assert err.splitlines()[-1].startswith("broken.mp4: can't be read as video")
         assert json.loads(subscriber.last(f"{BASE}/good/state") or "{}")["fps"] >= 0
         assert subscriber.on(f"{BASE}/broken/health")[0].document["condition"] == "lost"
+
+
+def test_the_demo_says_how_to_follow_it_and_what_came_of_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "agent.cli", "demo", "--seconds", "6", "--state", str(tmp_path / "state")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "40"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(re.search(r"mosquitto_sub -h 127\.0\.0\.1 -p \d+ -t 'stillwatch/#' -v$", line) for line in lines)
+    summary = dict(line.split(maxsplit=1) for line in lines[-4:])
+    assert list(summary) == ["frames", "tokens", "modes", "events"]
+    assert int(summary["frames"].split()[0]) > 0
+    assert "full" in summary["modes"]
