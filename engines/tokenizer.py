@@ -47,8 +47,11 @@ class Tokenizer:
 
     def without_special(self, text: str) -> str:
         """The text with every special token taken out: what a person writes can't open a turn or claim an image."""
-        for token in self._special:
-            text = text.replace(token, "")
+        before = None
+        while before != text:  # what is left around a token may form another one
+            before = text
+            for token in self._special:
+                text = text.replace(token, "")
         return text
 
 

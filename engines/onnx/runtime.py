@@ -15,7 +15,7 @@ class OnnxRuntime:
     """Opens each graph once, when it is first asked for.
 
     threads: of one call. spin: idle threads wait actively for work; on free cores everything is about 1.6 times faster
-    so, on loaded ones less than half as fast: turn it off where the machine has other work.
+    so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work.
     """
 
     def __init__(self, model: Model, *, threads: int = 2, spin: bool = True) -> None:
