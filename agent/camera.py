@@ -21,7 +21,8 @@ log = structlog.get_logger()
 class Camera:
     """Runs from `start` until its source ends or fails for good, or `stop`. The frame loop has a thread of its own.
 
-    retry: connect again when the source is lost. on_available: called when frames begin and when they stop.
+    retry: connect again when the source is lost. on_available: called when frames begin and when they stop. enabled:
+    may be set from any thread; frames of a camera that is not enabled are dropped.
     """
 
     def __init__(
@@ -48,7 +49,6 @@ class Camera:
             name=f"capture {name}",
         )
         self._thread = threading.Thread(target=self._run, name=f"frames {name}", daemon=True)
-        self._was_enabled = True
         self._rate = (time.monotonic(), 0)
 
     @property
@@ -85,15 +85,16 @@ class Camera:
         return (frames - before) / max(1e-3, now - then)
 
     def _run(self) -> None:
+        watching = False
         while not self._ring.drained:
             frame = self._ring.get()
-            if frame is None or not self.enabled:
-                self._was_enabled = self.enabled
+            if frame is None:
                 continue
-            if not self._was_enabled:
-                self.watch.forget()
-                self._was_enabled = True
-            self.watch.see(frame)
+            if self.enabled:
+                self.watch.see(frame)
+            elif watching:
+                self.watch.pause()
+            watching = self.enabled
         self.watch.close()
 
     def _note(self, state: CaptureState) -> None:

@@ -103,8 +103,10 @@ class CameraWatch:
                 self._fault = repr(error)
                 log.exception("a frame could not be judged", camera=self._reporter.camera, frame=frame.index)
 
-    def forget(self) -> None:
-        """Nothing that was seen has to do with what comes: the next frame starts anew. The anomaly baseline stays."""
+    def pause(self) -> None:
+        """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
+        self._reporter.interrupted("analysis was switched off")
+        self.reading = Reading()
         self._vlm.reset()
         self._change.reset()
         self._described = False
