@@ -153,6 +153,7 @@ class AnomalyModel:
         self.learned_s = 0.0
         self._points = np.zeros_like(self.appearance.mean)
         self._velocity: Floats | None = None
+        self._counted: NDArray[np.bool_] | None = None
         self._cells = {stream: np.zeros(tokens, np.float32) for stream in Stream}
         self._smooth: dict[Stream, float] = {}
         self._alarm = Hysteresis(
@@ -201,7 +202,8 @@ class AnomalyModel:
             self._grace_until_s = now_s + self.settings.cut_grace_s
         scores = self._frame_scores(gap_s)
         alarm = self._judge(scores, now_s) if self.learned_s >= self.settings.learn_s else None
-        self._learn(scores, now_s, min(gap_s, _LONGEST_STEP_S))
+        flagged = self._told or alarm is not None
+        self._learn(scores, now_s, min(gap_s, _LONGEST_STEP_S), normal=not flagged and now_s >= self._grace_until_s)
         return alarm
 
     def accept(self) -> Alarm | None:
@@ -209,19 +211,20 @@ class AnomalyModel:
         that was on, if one was."""
         alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
         places = self._unusual_cells()
-        self.appearance.forget(places, self._points)
-        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points)
+        self.appearance.forget(places, self._points, self._counted)
+        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
         if self._velocity is not None:
             self.motion.forget(places, self._velocity)
         self._smooth.clear()
         self._alarm.cancel()
+        self._peak = None
         return alarm
 
     def _score_cells(self, features: Floats, fresh: bool, ignored: NDArray[np.bool_] | None) -> None:
+        self._counted = None if ignored is None else ~ignored
         if fresh:
             self._points = project(features, self.signs)
-            counted = None if ignored is None else ~ignored
-            self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, counted)
+            self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
         if self._velocity is None:
             self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
         else:
@@ -251,6 +254,7 @@ class AnomalyModel:
         self._level = max(levels.values(), default=0.0)
         if now_s < self._grace_until_s and not self._told:
             self._alarm.cancel()
+            self._peak = None
             return None
         episode = self._alarm.update(self._level, now_s)
         if self._alarm.open and (self._peak is None or self._level > self._peak.level):
@@ -303,9 +307,9 @@ class AnomalyModel:
         _, boxes = large_components(self._unusual_cells().reshape(self.grid))
         return tuple(merge_close(boxes))
 
-    def _learn(self, scores: dict[Stream, float], now_s: float, dt_s: float) -> None:
+    def _learn(self, scores: dict[Stream, float], now_s: float, dt_s: float, *, normal: bool) -> None:
         """Keep this moment until it is known that no alarm began in it, and learn the moments that are old enough."""
-        if self._told or now_s < self._grace_until_s:
+        if not normal:
             self._waiting.clear()
             self._open_scores.clear()
             self._open_s = 0.0
@@ -324,7 +328,7 @@ class AnomalyModel:
 
     def _learn_moment(self, moment: _Moment) -> None:
         age_s = self.settings.age_s
-        self.appearance.learn(moment.points, moment.dt_s, age_s)
+        self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted)
         if moment.velocity is not None:
             self.motion.learn(moment.velocity, moment.dt_s, age_s)
         self.learned_s += moment.dt_s

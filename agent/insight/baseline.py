@@ -64,18 +64,18 @@ class Appearance:
         """How far the projected tokens (T, K) are from normal, without the shift that all tokens `counted` share."""
         return own_change(points - self.mean, counted)
 
-    def learn(self, points: Floats, dt_s: float, age_s: float) -> None:
+    def learn(self, points: Floats, dt_s: float, age_s: float, counted: NDArray[np.bool_] | None = None) -> None:
         """Take in `dt_s` seconds of projected tokens (T, K)."""
-        away = self.away(points) if self.seconds.any() else points - self.mean
+        away = self.away(points, counted) if self.seconds.any() else points - self.mean
         self.seconds = np.minimum(self.seconds + np.float32(dt_s), np.float32(age_s))
         share = (dt_s / self.seconds)[:, None]
         self.mean += share * away
         self.variance = (1 - share) * (self.variance + share * away * away)
 
-    def forget(self, places: NDArray[np.bool_], points: Floats) -> None:
+    def forget(self, places: NDArray[np.bool_], points: Floats, counted: NDArray[np.bool_] | None = None) -> None:
         """Start these places (T,) anew, with what is there now (T, K) as their only memory."""
         self.seconds[places] = 1.0
-        self.mean[places] += self.away(points)[places]
+        self.mean[places] += self.away(points, counted)[places]
         self.variance[places] = 0.0
 
     def score(self, points: Floats, counted: NDArray[np.bool_] | None = None) -> Floats:

@@ -34,14 +34,15 @@ def large_components(mask: NDArray[np.bool_], min_cells: int = 1) -> tuple[NDArr
 
 
 def merge_close(boxes: Iterable[CellBox], gap: int = 1) -> list[CellBox]:
-    """Join boxes with at most `gap` cells between them, repeatedly, so that one thing seen in pieces is one region."""
+    """Join boxes with at most `gap` cells between them, repeatedly, so that one thing seen in pieces is one region;
+    largest first."""
     merged: list[CellBox] = []
     for box in boxes:
         while (near := next((other for other in merged if _gap(box, other) <= gap), None)) is not None:
             merged.remove(near)
             box = _union(box, near)
         merged.append(box)
-    return merged
+    return sorted(merged, key=lambda box: -box[2] * box[3])
 
 
 def cells_to_source(box: CellBox, placement: Placement, patch_size: int) -> PixelBox:

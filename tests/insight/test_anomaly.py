@@ -160,6 +160,13 @@ def test_what_stays_is_accepted_and_its_place_is_watched_anew() -> None:
     assert [e.ended for e in street.run(5)] == [False]  # the car has gone
 
 
+def test_what_was_accepted_leaves_no_trace_in_the_history_of_normal_scores() -> None:
+    street = learned(Street(AnomalySettings(learn_s=60, accept_after_s=10)))
+    before = max(street.model.history[Stream.APPEARANCE].blocks)
+    street.run(60, cells(3, 3, 2, 2))
+    assert max(street.model.history[Stream.APPEARANCE].blocks) < 1.5 * before
+
+
 def test_accept_ends_an_alarm_at_once() -> None:
     street = learned(Street())
     assert street.model.accept() is None
