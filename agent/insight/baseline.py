@@ -59,6 +59,7 @@ class Appearance:
         self.seconds = np.zeros(tokens, np.float32)
         self.mean = np.zeros((tokens, width), np.float32)
         self.variance = np.zeros((tokens, width), np.float32)
+        self._precision: Floats | None = None
 
     def away(self, points: Floats, counted: NDArray[np.bool_] | None = None) -> Floats:
         """How far the projected tokens (T, K) are from normal, without the shift that all tokens `counted` share."""
@@ -71,21 +72,24 @@ class Appearance:
         share = (dt_s / self.seconds)[:, None]
         self.mean += share * away
         self.variance = (1 - share) * (self.variance + share * away * away)
+        self._precision = None
 
     def forget(self, places: NDArray[np.bool_], points: Floats, counted: NDArray[np.bool_] | None = None) -> None:
         """Start these places (T,) anew, with what is there now (T, K) as their only memory."""
         self.seconds[places] = 1.0
         self.mean[places] += self.away(points, counted)[places]
         self.variance[places] = 0.0
+        self._precision = None
 
     def score(self, points: Floats, counted: NDArray[np.bool_] | None = None) -> Floats:
         """Squared distance from normal in units of normal variance, mean over dimensions, of projected tokens (T, K);
         about 1 is usual. Variances are shrunk to the mean one and never below the noise of a token."""
-        seconds = self.seconds[:, None]
-        variance = (seconds * self.variance + _PRIOR_S * self.variance.mean(axis=0)) / (seconds + _PRIOR_S)
-        np.maximum(variance, 2 * _LEAST_DISTANCE / self.mean.shape[1], out=variance)
+        if self._precision is None:
+            seconds = self.seconds[:, None]
+            variance = (seconds * self.variance + _PRIOR_S * self.variance.mean(axis=0)) / (seconds + _PRIOR_S)
+            self._precision = 1 / np.maximum(variance, 2 * _LEAST_DISTANCE / self.mean.shape[1])
         away = self.away(points, counted)
-        return np.asarray((away * away / variance).mean(axis=1), dtype=np.float32)
+        return np.asarray(np.einsum("tk,tk,tk->t", away, away, self._precision) / self.mean.shape[1], dtype=np.float32)
 
 
 class Motion:
