@@ -41,8 +41,8 @@ def answer(model: Model, uri: str, question: str) -> Iterator[str]:
     with closing(open_source(uri, source_id="ask")) as source:
         frame = source.read()
     picture = Preprocessor(model.manifest).picture(frame.image)
-    features = OnnxEncoder(OnnxRuntime(model)).encode_full(picture)
-    yield from Decoder(model).generate(features, question)
+    features = OnnxEncoder(OnnxRuntime(model, spin=False)).encode_full(picture)
+    yield from Decoder(model, spin=False).generate(features, question)
 
 
 def remarks(model: Model, uri: str, seconds: float | None = None) -> Iterator[Remark]:
@@ -51,9 +51,9 @@ def remarks(model: Model, uri: str, seconds: float | None = None) -> Iterator[Re
     seconds: look at so much of it; None = to its end. Each remark's pieces are to be taken before the next remark.
     Raises what `open_source` raises, and EngineFault.
     """
-    decoder = Decoder(model)
+    decoder = Decoder(model, spin=False)
     manifest = model.manifest
-    vlm = TemporalVLM(Preprocessor(manifest), OnnxEncoder(OnnxRuntime(model)), HostOps())
+    vlm = TemporalVLM(Preprocessor(manifest), OnnxEncoder(OnnxRuntime(model, spin=False)), HostOps())
     change = SemanticChange(manifest.grid)
     with closing(open_source(uri, source_id="describe", paced=False)) as source, closing(vlm):
         single = source.info.frames == 1
