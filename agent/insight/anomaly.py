@@ -159,6 +159,7 @@ class AnomalyModel:
         self._alarm = Hysteresis(
             enter=1.0, leave=0.5, min_duration_s=self.settings.min_duration_s, clear_s=self.settings.clear_s
         )
+        self._wiser = False  # the baseline has learned since appearance was judged last
         self._told, self._onset_s = False, inf
         self._peak: _Peak | None = None
         self._level = 0.0
@@ -188,7 +189,7 @@ class AnomalyModel:
         """Take in one frame; the alarm that begins or ends with it, if one does.
 
         features: float32 (T, D), accumulated; only read. fresh: whether any token was encoded for this frame; if not,
-        its appearance was judged before. motion: float32 (T, 2), mean backward flow since the frame before in cells,
+        it looks as before. motion: float32 (T, 2), mean backward flow since the frame before in cells,
         so that the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame
         starts a new shot. ignored: bool (T,), tokens that never count.
         """
@@ -224,7 +225,9 @@ class AnomalyModel:
         self._counted = None if ignored is None else ~ignored
         if fresh:
             self._points = project(features, self.signs)
+        if fresh or self._wiser:
             self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
+            self._wiser = False
         if self._velocity is None:
             self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
         else:
@@ -327,7 +330,7 @@ class AnomalyModel:
             self._learn_moment(self._waiting.popleft())
 
     def _learn_moment(self, moment: _Moment) -> None:
-        age_s = self.settings.age_s
+        age_s, self._wiser = self.settings.age_s, True
         self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted)
         if moment.velocity is not None:
             self.motion.learn(moment.velocity, moment.dt_s, age_s)

@@ -23,8 +23,10 @@ DAY_S = 86_400.0
 BLOCK_S = 2.0
 LEAST_BLOCKS = 5
 _BLOCKS_A_DAY = DAY_S / BLOCK_S
-_LEAST_SCALE = 0.05
-"""Smallest scale of the tail, for scores that hardly vary."""
+_RAREST = 1e-3
+_LEAST_SCALE, _LEAST_LIMIT = 0.05, 2.5
+"""Scale of the tail and limit, at least: a score of 1 is the normal spread itself, and where the picture is so still
+that nothing ever scored, a flicker of the encoder must not be an alarm."""
 
 
 class ScoreHistory:
@@ -66,16 +68,16 @@ class ScoreHistory:
         self.alarms = [(at, score) for at, score in self.alarms if now_s - at < DAY_S] + [(now_s, peak)]
 
     def per_day(self, score: float) -> float:
-        """How many normal blocks a day score at least this much: counted where there are such, extrapolated above."""
+        """How many normal blocks a day score at least this much: counted where there are such, extrapolated above,
+        down to once in a thousand days, since no day of history can say more."""
         if score >= self._start:
             excess = (score - self._start) / self._scale
-            if self._shape == 0:
-                return _BLOCKS_A_DAY * self._share * exp(-excess)
-            return float(_BLOCKS_A_DAY * self._share * max(0.0, 1 + self._shape * excess) ** (-1 / self._shape))
+            beyond = exp(-excess) if self._shape == 0 else max(0.0, 1 + self._shape * excess) ** (-1 / self._shape)
+            return max(_RAREST, float(_BLOCKS_A_DAY * self._share * beyond))
         return _BLOCKS_A_DAY * float(np.mean(np.fromiter(self.blocks, np.float64) >= score))
 
     def limit(self, per_day: float, now_s: float) -> float:
-        """The score that normal time passes `per_day` times a day.
+        """The score that normal time passes `per_day` times a day at most.
 
         Alarms are never counted as normal time, so a camera whose normal has changed (installed at night, now it is
         morning) could ring all day. Hence a bound: after a Poisson upper limit of alarms within a day, `per_day` +
@@ -83,7 +85,7 @@ class ScoreHistory:
         """
         rarer = max(1.0, _BLOCKS_A_DAY * self._share / per_day)
         excess = log(rarer) if self._shape == 0 else (rarer**self._shape - 1) / self._shape
-        fitted = self._start + self._scale * excess
+        fitted = max(_LEAST_LIMIT, self._start + self._scale * excess)
         allowed = ceil(per_day + 3 * sqrt(per_day) + 2)
         peaks = sorted((score for at, score in self.alarms if now_s - at < DAY_S), reverse=True)
         return max(fitted, peaks[allowed - 1]) if len(peaks) >= allowed else fitted
