@@ -147,7 +147,6 @@ class CameraWatch:
         alarm = self._anomaly.update(
             result.accumulated,
             now_s,
-            fresh=result.tokens_encoded > 0,
             motion=None if result.flow is None and result.moving.any() else result.motion / view.cell_px,
             cut=result.cut or frame.discontinuity,
             ignored=view.unwatched,

@@ -159,7 +159,6 @@ class AnomalyModel:
         self._alarm = Hysteresis(
             enter=1.0, leave=0.5, min_duration_s=self.settings.min_duration_s, clear_s=self.settings.clear_s
         )
-        self._wiser = False  # the baseline has learned since appearance was judged last
         self._told, self._onset_s = False, inf
         self._peak: _Peak | None = None
         self._level = 0.0
@@ -181,23 +180,22 @@ class AnomalyModel:
         features: Floats,
         now_s: float,
         *,
-        fresh: bool = True,
         motion: Floats | None = None,
         cut: bool = False,
         ignored: NDArray[np.bool_] | None = None,
     ) -> Alarm | None:
         """Take in one frame; the alarm that begins or ends with it, if one does.
 
-        features: float32 (T, D), accumulated; only read. fresh: whether any token was encoded for this frame; if not,
-        it looks as before. motion: float32 (T, 2), mean backward flow since the frame before in cells,
-        so that the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame
-        starts a new shot. ignored: bool (T,), tokens that never count.
+        features: float32 (T, D), accumulated; only read. All are judged in every frame: blending in time moves tokens
+        that were not encoded, too. motion: float32 (T, 2), mean backward flow since the frame before in cells, so that
+        the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame starts a
+        new shot. ignored: bool (T,), tokens that never count.
         """
         first = self._last_s == -inf
         gap_s = 0.0 if first else now_s - self._last_s
         self._last_s = now_s
         self._velocity = None if motion is None or cut or gap_s <= 0 else motion / np.float32(gap_s)
-        self._score_cells(features, fresh or first or cut, ignored)
+        self._score_cells(features, ignored)
         if cut:
             self._smooth.clear()
             self._grace_until_s = now_s + self.settings.cut_grace_s
@@ -221,13 +219,10 @@ class AnomalyModel:
         self._peak = None
         return alarm
 
-    def _score_cells(self, features: Floats, fresh: bool, ignored: NDArray[np.bool_] | None) -> None:
+    def _score_cells(self, features: Floats, ignored: NDArray[np.bool_] | None) -> None:
         self._counted = None if ignored is None else ~ignored
-        if fresh:
-            self._points = project(features, self.signs)
-        if fresh or self._wiser:
-            self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
-            self._wiser = False
+        self._points = project(features, self.signs)
+        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
         if self._velocity is None:
             self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
         else:
@@ -330,7 +325,7 @@ class AnomalyModel:
             self._learn_moment(self._waiting.popleft())
 
     def _learn_moment(self, moment: _Moment) -> None:
-        age_s, self._wiser = self.settings.age_s, True
+        age_s = self.settings.age_s
         self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted)
         if moment.velocity is not None:
             self.motion.learn(moment.velocity, moment.dt_s, age_s)

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 WIDTH = 48
 """Dimensions of a projected token, at most."""
-_LEAST_DISTANCE = 0.005
+_LEAST_DISTANCE = 0.015
 """Cosine distance that always counts as noise: cached tokens are themselves no truer than this."""
 _PRIOR_S = 10.0
 """Seconds of what is usual all over the picture that a place's own appearance is mixed with."""
