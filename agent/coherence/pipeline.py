@@ -43,6 +43,9 @@ Describer = Callable[[Frame, FrameResult, str], str]
 _LEAST_FETCH = 0.05
 """Share of the grid below which fetching saves less than the consistency check of the flow costs."""
 
+_LONG_REST = 5
+"""Flow rests so many times longer after a frame that took the full encode all the same."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -87,6 +90,7 @@ class TemporalVLM:
         )
         self._features = np.zeros((self._tokens, encoder.dim), np.float32)
         self._still = np.zeros((self._tokens, 2), np.float32)
+        self._moved, self._flow_rest = self._still, 0
         self._view: View | None = None
         self._last: FrameResult | None = None
         self._fresh = True
@@ -140,8 +144,10 @@ class TemporalVLM:
             residual, look = _nothing_known(self._tokens)
         lap("flow")
         known = not self._fresh and not score.cut
-        flow = self._motion.process(frame.image, look.moving, view.sampler, wanted=known)
-        backward = self._still if flow is None else view.sampler.backward(flow) * look.moving[:, None]
+        flow = self._motion.process(frame.image, look.moving, view.sampler, wanted=known and self._flow_rest == 0)
+        if flow is not None:
+            self._moved = view.sampler.backward(flow)
+        backward = self._moved * look.moving[:, None]
         lap("plan")
         if tokens is not None:
             reason = "cut" if score.cut else "suspected_cut"
@@ -155,6 +161,10 @@ class TemporalVLM:
             tokens = self._encoder.encode(picture, plan)
             lap("plan")
         self._commit(view, plan, tokens, look)
+        if flow is None:
+            self._flow_rest = max(0, self._flow_rest - 1)
+        elif plan.fetch is None:
+            self._flow_rest = self.settings.flow_rest_frames * (_LONG_REST if plan.full else 1)
         lap("blend")
         changed = look.stale if plan.fetch is None else look.stale & (plan.fetch == np.arange(self._tokens))
         share = motion_share(backward)
@@ -246,7 +256,7 @@ class TemporalVLM:
         stale = look.stale[dirty]
         before = self._features[dirty]
         moved = np.where(stale, 1 - token_cosines(before, new[dirty]), np.float32(0))
-        self._drift.process(new[dirty[~stale]] - before[~stale], dirty)
+        self._drift.process(self._features, dirty[~stale], new[dirty[~stale]] - before[~stale], dirty)
         self._ops.adopt(self._reference, self._current, dirty)
         view.planner.encoded(dirty, moved, plan.fetch)
         view.warp.encoded(dirty)
@@ -260,6 +270,7 @@ class TemporalVLM:
             self._view.warp.reset()
         self._drift.reset()
         self._accumulator.reset()
+        self._moved, self._flow_rest = self._still, 0
 
     def _plain(self, frame: Frame) -> FrameResult:
         """A full encode with nothing temporal around it; the last good result when that fails too."""

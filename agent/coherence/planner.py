@@ -3,8 +3,9 @@
 A patch is stale when its residual against the *reference* (the pixels its token was made from) exceeds the patch's own
 threshold; slow change adds up until it does. The most stale go first; what a budget leaves over waits, and its
 urgency is error × waiting time. Clean tokens age through their context: how much the tokens around them have moved is
-their *pressure*, and the most pressed and oldest are refreshed in rotation while the scene moves. When it has come to
-rest, all that are worth it are refreshed once; then nothing is encoded until something changes.
+their *pressure*, and those with the highest pressure × age are refreshed while the scene moves, so that each has its
+turn; oldest first, as in a video codec, leaves half as much drift again. When the scene has come to rest, all that
+are worth it are refreshed once; then nothing is encoded until something changes.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ class Planner:
             drifted = np.flatnonzero(self._seen & (self._pressure > s.settle_drift))
             return drifted[np.argsort(-self._pressure[drifted], kind="stable")]
         candidates = np.flatnonzero(self._seen & ~stale & (self._pressure > 0))
-        return candidates[np.argsort(-self._age[candidates], kind="stable")[: s.refresh_tokens]]
+        urgency = self._pressure[candidates] * self._age[candidates]
+        return candidates[np.argsort(-urgency, kind="stable")[: s.refresh_tokens]]
 
 
 def _counts(**reasons: int) -> dict[str, int]:

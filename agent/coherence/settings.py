@@ -24,25 +24,28 @@ class CoherenceSettings:
 
     motion_low: motion (share of 20 source px) left after whole patches up to which a token may be fetched from where it
     was. flow_error_px: consistency error above which flow is not believed. flow_deadline_ms: a later flow is dropped.
+    flow_rest_frames: frames that go without flow after one whose flow found nothing to fetch; the motion last seen
+    stands in.
 
     cut_histogram: Bhattacharyya distance that makes a cut suspected; cut_features: mean cosine below which it is one.
     ema_static, ema_fast: how much of the accumulated features is kept, standing still and moving fast.
     """
 
-    residual: float = 8.0
+    residual: float = 14.0
     noise_factor: float = 4.0
     noise_ceiling: float = 2.0
-    leave: float = 0.6
+    leave: float = 0.8
     budget_tokens: int | None = None
     budget_ms: float | None = None
     full_above: float = 0.85
-    refresh_tokens: int = 8
+    refresh_tokens: int = 6
     settle_frames: int = 3
     settle_drift: float = 0.002
-    drift_transfer: float = 0.6
+    drift_transfer: float = 0.8
     motion_low: float = 0.2
     flow_error_px: float = 1.0
     flow_deadline_ms: float = 10.0
+    flow_rest_frames: int = 3
     cut_histogram: float = 0.5
     cut_features: float = 0.7
     ema_static: float = 0.9
@@ -66,6 +69,7 @@ class CoherenceSettings:
             ("motion_low", 0 <= self.motion_low <= 1, "0 to 1"),
             ("flow_error_px", self.flow_error_px > 0, "above 0 px"),
             ("flow_deadline_ms", self.flow_deadline_ms > 0, "above 0 ms"),
+            ("flow_rest_frames", self.flow_rest_frames >= 0, "0 or more"),
             ("cut_histogram", 0 < self.cut_histogram < 1, "between 0 and 1"),
             ("cut_features", -1 < self.cut_features < 1, "between -1 and 1"),
             ("ema_static", 0 <= self.ema_static < 1, "0 or more, below 1"),
