@@ -34,7 +34,7 @@ _LEAST_LIMIT = 0.02
 """Cosine distance below which cached tokens are no truer than this, whatever the contrast of the picture."""
 _REPLACED = 0.5
 """Share of drifted tokens from which a cut has replaced what was described; a flash or a reconnect shows it again."""
-_MOST_NOISE = 3.0
+_MOST_NOISE = 1.8
 """How many times noise may raise the limit: a lane with traffic is restless too, and still shows what has parked."""
 _NOISE_EVERY_S = 1.0
 _NOISE_PERCENTILE = 0.9

@@ -126,7 +126,8 @@ def test_what_passed_while_learning_is_normal_and_another_speed_or_way_is_not() 
 
 def test_movement_where_nothing_moves_is_an_alarm_there() -> None:
     street = learned(Street())
-    flow = np.where(cells(1, 1, 2, 2)[:, None], np.float32(0.4), np.float32(0))
+    flow = np.zeros((TOKENS, 2), np.float32)
+    flow[cells(1, 1, 2, 2)] = 0.4, 0.1
     alarms = [alarm for _ in range(25) if (alarm := street.step(motion=flow))]
     assert [(a.ended, a.streams, a.regions) for a in alarms] == [(False, (Stream.MOTION,), ((1, 1, 2, 2),))]
 

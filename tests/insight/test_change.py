@@ -124,6 +124,19 @@ def test_sway_and_noise_are_learned_per_token_and_what_stands_before_them_is_sti
     assert len(watch.run(5, lambda t: with_object(sway(t), 5, 0, 3, 2, seed=7))) == 1
 
 
+def test_a_lane_with_traffic_still_shows_what_has_parked() -> None:
+    road = scene(0)
+
+    def traffic(t: float) -> np.ndarray:
+        return with_object(road, 5, 0, 3, 8, seed=int(t)) if t % 2 < 1 else road
+
+    watch = Watch()
+    watch.run(120, traffic)
+    watch.run(20, road)
+    (parked,) = watch.run(20, with_object(road, 5, 2, 2, 3))
+    assert parked.regions == ((2, 5, 3, 2),)
+
+
 def test_areas_below_the_minimum_and_ignored_tokens_never_count() -> None:
     ignored = np.zeros(GRID, bool)
     ignored[0] = True
