@@ -1,10 +1,15 @@
-"""`stillwatch demo`: a rendered street, a broker on this machine, and events on the screen as they come."""
+"""`stillwatch demo`: two rendered cameras, a broker on this machine, and events on the screen as they come.
+
+The street is busy: its meaning changes all the time. The office is quiet: once it is known that nothing happens there,
+whoever comes in is an anomaly.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,19 +24,22 @@ from agent.events.model import AnyEvent, EventType
 from agent.insight.anomaly import AnomalySettings
 from agent.mqtt.broker import LocalBroker
 from agent.signals import stopped_by_signals
+from agent.watching import CameraWatch
 from config.errors import BrokerError
 from config.settings import Camera as CameraSettings
 from config.settings import Events, Mqtt, Settings
 
-SOURCE = "scene:street?seed=7"
-_CAMERA = "street"
+SOURCES = {
+    "street": "scene:street?seed=7&light=day&fps=10",
+    "office": "scene:office?seed=141&light=day&objects=1&fps=5",
+}
 _STYLES = {"anomaly": "bold red", "semantic_change": "cyan", "health": "yellow"}
 _WORDS = {"anomaly": "anomaly", "semantic_change": "change", "health": "health"}
 _PIPE_EVERY_S = 10.0
 
 
 class EventLines:
-    """A sink that prints one line an event: time, kind, text. What is still being described waits for its words."""
+    """A sink that prints one line an event: time, camera, kind, text. What is still being described waits for it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,7 +56,7 @@ class EventLines:
 
 
 def event_line(event: AnyEvent) -> Text:
-    """`12:00:03  change   a red car is driving on the left  at [120, 80, 60, 40]`."""
+    """`12:00:03  street  change   A red car on the left.  at [120, 80, 60, 40]`."""
     said = event.text
     if event.kind == "anomaly":
         streams = " and ".join(str(stream) for stream in _as_list(event.evidence.get("streams")))
@@ -60,7 +68,9 @@ def event_line(event: AnyEvent) -> Text:
     elif event.kind == "semantic_change" and not event.text:
         said = "the scene has changed"
     line = Text()
-    line.append((event.frame_ts or event.ts).astimezone().strftime("%H:%M:%S"), "dim")
+    at = event.ts if event.type is EventType.END or event.frame_ts is None else event.frame_ts
+    line.append(at.astimezone().strftime("%H:%M:%S"), "dim")
+    line.append(f"  {event.camera}")
     line.append(f"  {_WORDS[event.kind]:<8} ", _STYLES[event.kind])
     line.append(said)
     if event.region is not None and event.type is not EventType.END:
@@ -77,8 +87,8 @@ def _as_list(value: object) -> list[object]:
 class ProgressLine:
     """How the watching goes, once a second in place on a terminal, now and then as a line in a pipe."""
 
-    def __init__(self, console: Console, camera: Camera) -> None:
-        self._console, self._camera = console, camera
+    def __init__(self, console: Console, cameras: Sequence[Camera]) -> None:
+        self._console, self._watches = console, [camera.watch for camera in cameras]
         self._began = time.monotonic()
         self._before = (self._began, 0)
         self._next_line = self._began + _PIPE_EVERY_S
@@ -101,26 +111,23 @@ class ProgressLine:
             self._console.print(self._line())
 
     def _line(self) -> Text:
-        watch = self._camera.watch
-        now, (then, before) = time.monotonic(), self._before
-        self._before = (now, watch.frames)
+        now, frames, (then, before) = time.monotonic(), sum(watch.frames for watch in self._watches), self._before
+        self._before = (now, frames)
         minutes, seconds = divmod(int(now - self._began), 60)
-        learned = watch.learned
+        learned = min(watch.learned for watch in self._watches)
         parts = [
             f"{minutes:02d}:{seconds:02d}",
-            f"{(watch.frames - before) / max(1e-3, now - then):.0f} frames/s",
-            f"{saved(watch.encoded, watch.tokens):.0%} of tokens kept",
-            f"mode {watch.reading.mode.value if watch.reading.mode else '-'}",
-            f"learning what is normal: {learned:.0%}"
-            if learned < 1
-            else f"anomaly score {watch.reading.score or 0:.1f}",
+            f"{(frames - before) / max(1e-3, now - then):.0f} frames/s",
+            f"{kept(self._watches):.0%} of tokens kept",
+            f"learning what is normal: {learned:.0%}" if learned < 1 else "watching for what is not normal",
         ]
         return Text("  " + " · ".join(parts), "dim", no_wrap=True, overflow="ellipsis")
 
 
-def saved(encoded: int, tokens: int) -> float:
+def kept(watches: Sequence[CameraWatch]) -> float:
     """Share of tokens that did not have to run through the network, 0–1."""
-    return 1 - encoded / tokens if tokens else 0.0
+    tokens = sum(watch.tokens for watch in watches)
+    return 1 - sum(watch.encoded for watch in watches) / tokens if tokens else 0.0
 
 
 def run_demo(console: Console, seconds: float | None, state: Path, model: str = "reference") -> None:
@@ -128,22 +135,25 @@ def run_demo(console: Console, seconds: float | None, state: Path, model: str = 
     with ExitStack() as stack:
         stop = threading.Event()
         stack.enter_context(stopped_by_signals(stop))
-        console.print(Text(f"Stillwatch {__version__} · a rendered street ({SOURCE}), watched by the model `{model}`"))
+        console.print(Text(f"Stillwatch {__version__}: a rendered street and office, watched by the model `{model}`\n"))
         mqtt = _broker(console, stack)
         settings = Settings(
-            model=model, mqtt=mqtt, events=Events(dir=state), cameras={_CAMERA: CameraSettings(source=SOURCE)}
+            model=model,
+            mqtt=mqtt,
+            events=Events(dir=state),
+            cameras={name: CameraSettings(source=source) for name, source in SOURCES.items()},
         )
         lines = EventLines(console)
         options = RunOptions(seconds=seconds, sinks=(lines,), anomaly=AnomalySettings(learn_s=20.0))
         daemon = Daemon(settings, options)
-        camera = daemon.cameras[_CAMERA]
+        cameras = list(daemon.cameras.values())
         console.print(f"  kept in  {state}/ (outbox, snapshots)   stop with Ctrl-C\n", highlight=False)
         try:
-            with ProgressLine(console, camera) as progress:
+            with ProgressLine(console, cameras) as progress:
                 daemon.run(stop, progress.tick)
         finally:
             daemon.close()
-        _summary(console, camera, lines, daemon)
+        _summary(console, cameras, lines, daemon)
 
 
 def _broker(console: Console, stack: ExitStack) -> Mqtt | None:
@@ -158,12 +168,18 @@ def _broker(console: Console, stack: ExitStack) -> Mqtt | None:
     return Mqtt(url=broker.url)
 
 
-def _summary(console: Console, camera: Camera, lines: EventLines, daemon: Daemon) -> None:
-    watch = camera.watch
-    modes = ", ".join(f"{mode} {count}" for mode, count in watch.modes.most_common())
+def _summary(console: Console, cameras: Sequence[Camera], lines: EventLines, daemon: Daemon) -> None:
+    watches = [camera.watch for camera in cameras]
+    modes = sum((watch.modes for watch in watches), Counter[str]())
     events = ", ".join(f"{count} {_WORDS[kind]}" for kind, count in lines.counts.most_common()) or "none"
-    sent = "" if daemon.link is None else f", {daemon.unsent} not yet taken by the broker"
-    console.print(f"\n  frames   {watch.frames} ({camera.dropped} skipped to keep up)", highlight=False)
-    console.print(f"  tokens   {1 - saved(watch.encoded, watch.tokens):.1%} re-encoded", highlight=False)
-    console.print(f"  modes    {modes}", highlight=False)
-    console.print(f"  events   {events}{sent}", highlight=False)
+    unsent = "" if daemon.link is None else f"; {daemon.unsent or 'none'} not yet taken by the broker"
+    dropped = sum(camera.dropped for camera in cameras)
+    rows = {
+        "frames": f"{sum(watch.frames for watch in watches)}, {dropped} more skipped to keep up",
+        "tokens": f"{1 - kept(watches):.1%} encoded, the others kept from earlier frames",
+        "modes": ", ".join(f"{mode} {count}" for mode, count in modes.most_common()),
+        "events": events + unsent,
+    }
+    console.print()
+    for name, value in rows.items():
+        console.print(f"  {name:<8} {value}", highlight=False)

@@ -29,7 +29,7 @@ step() {
             sleep 1
             if ((SECONDS - began >= (shown + 1) * 20)); then
                 shown=$(((SECONDS - began) / 20))
-                say "[$(clock)]   still at it: $(tail -n 1 "$setup_log" | cut -c 1-100)"
+                say "[$(clock)]   still at it: $(grep -v WARNING "$setup_log" | tail -n 1 | cut -c 1-100)"
             fi
         fi
     done

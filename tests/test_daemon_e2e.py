@@ -181,5 +181,5 @@ def test_the_demo_says_how_to_follow_it_and_what_came_of_it(tmp_path: Path) -> N
     assert any(re.search(r"mosquitto_sub -h 127\.0\.0\.1 -p \d+ -t 'stillwatch/#' -v$", line) for line in lines)
     summary = dict(line.split(maxsplit=1) for line in lines[-4:])
     assert list(summary) == ["frames", "tokens", "modes", "events"]
-    assert int(summary["frames"].split()[0]) > 0
+    assert int(summary["frames"].split(",")[0]) > 0
     assert "full" in summary["modes"]
