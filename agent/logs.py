@@ -43,6 +43,7 @@ def set_up_logs(level: int = logging.INFO) -> None:
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Not bound to today's stderr: whoever replaces it, and closes theirs, would break every later line.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
