@@ -51,7 +51,7 @@ def bench(
     sample: int | None = None,
     frames: int | None = None,
     threads: int = 2,
-    spin: bool = True,
+    spin: bool = False,
     clock: Clock = time.perf_counter,
 ) -> list[dict[str, Any]]:
     """One report a clip, with the keys of `stillwatch bench --json`.

@@ -31,14 +31,14 @@ class CoherenceSettings:
     ema_static, ema_fast: how much of the accumulated features is kept, standing still and moving fast.
     """
 
-    residual: float = 14.0
+    residual: float = 18.0
     noise_factor: float = 4.0
     noise_ceiling: float = 2.0
     leave: float = 0.8
     budget_tokens: int | None = None
     budget_ms: float | None = None
     full_above: float = 0.85
-    refresh_tokens: int = 6
+    refresh_tokens: int = 4
     settle_frames: int = 3
     settle_drift: float = 0.002
     drift_transfer: float = 0.8
