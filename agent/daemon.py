@@ -62,7 +62,7 @@ from vpi_ops.host import HostOps
 log = structlog.get_logger()
 
 _TICK_S = 1.0
-_BROKER_WITHIN_S = 10.0
+_BROKER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)

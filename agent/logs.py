@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -15,6 +17,19 @@ from config.redact import redact
 
 def _hide_credentials(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {key: redact(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
+class _Stderr(io.TextIOBase):
+    """Stderr as it is at the moment of writing. A log that nobody can read any more must not stop what is logged."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
@@ -43,7 +58,6 @@ def set_up_logs(level: int = logging.INFO) -> None:
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Not bound to today's stderr: whoever replaces it, and closes theirs, would break every later line.
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_Stderr()),
         cache_logger_on_first_use=False,
     )

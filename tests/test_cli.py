@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 
 from agent.cli import main
@@ -40,7 +41,8 @@ def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 
-    return call
+    yield call
+    structlog.reset_defaults()
 
 
 def test_a_wrong_key_ends_with_78_and_names_the_line(stillwatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -149,6 +151,15 @@ def test_two_agents_do_not_share_a_state_folder(stillwatch, tmp_path: Path) -> N
         outcome = stillwatch("run", "--source", "scene:street", "--state", tmp_path)
     assert outcome.status == 78
     assert "another agent" in outcome.err
+
+
+def test_logs_go_on_when_nobody_reads_them(stillwatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from agent.logs import set_up_logs
+
+    set_up_logs()
+    with (tmp_path / "log").open("w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+    structlog.get_logger().warning("nobody hears this")
 
 
 def test_help_imports_nothing_heavy() -> None:
