@@ -81,8 +81,9 @@ class Metrics:
             self._anomaly.labels(camera).set(anomaly)
 
     def event(self, camera: str, kind: str, step: str, latency_s: float | None) -> None:
+        """latency_s: negative for recorded video read faster than its own time, which is no latency."""
         self._events.labels(camera, kind, step).inc()
-        if latency_s is not None:
+        if latency_s is not None and latency_s >= 0:
             self._latency.labels(camera, kind).observe(latency_s)
 
     def described(self, camera: str, outcome: str) -> None:
