@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("person", "car", "truck", "dog", "cat", "bag")
+KINDS = (
+    "person", "car", "truck", "dog", "cat", "bag", "bus", "bicycle", "motorbike", "bird", "box", "chair",
+)  # fmt: skip
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white", "black")
-ACTIONS = ("walking", "standing", "lying", "falling", "driving", "parked", "left")
+ACTIONS = (
+    "walking", "standing", "lying", "falling", "driving", "parked", "left",
+    "running", "sitting", "waving", "crouching", "carrying", "riding", "flying",
+)  # fmt: skip
 PLACES = ("street", "yard", "office")
 LIGHTS = ("day", "dusk", "night")
 WEATHERS = ("clear", "rain")
