@@ -36,7 +36,8 @@ class Look:
 class Pose:
     """Where and how an individual is: ground point (x, y) and size in pixels, facing +1 right / −1 left, gait phase in
     radians, stride 0 (legs together) to 1, tilt in radians (0 upright, π/2 on the ground), moving (a vehicle under
-    way), low (0 an animal that stands, 1 that lies)."""
+    way), low (0 an animal that stands, 1 that lies), height above the ground in sizes. The rest goes from 0 to 1:
+    sit (people and animals), crouch, wave (one arm up), carry (a box in both arms), run (lean and stride of it)."""
 
     x: float
     y: float
@@ -47,6 +48,12 @@ class Pose:
     tilt: float = 0.0
     moving: bool = False
     low: float = 0.0
+    height: float = 0.0
+    sit: float = 0.0
+    crouch: float = 0.0
+    wave: float = 0.0
+    carry: float = 0.0
+    run: float = 0.0
 
 
 class Part(NamedTuple):
