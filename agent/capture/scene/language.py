@@ -15,11 +15,38 @@ import numpy as np
 from agent.capture.scene.truth import ACTIONS, COLOURS, KINDS, LIGHTS, PLACES, WEATHERS, SceneObject, SceneTruth
 
 DESCRIBE = "Describe the scene."
+CHANGED = "What changed?"
 MIN_VISIBLE = 0.5
 SIDES = ("on the left", "in the middle", "on the right")
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
-POSED = ("walking", "standing", "lying", "falling")
-PLURALS = {"person": "people", "car": "cars", "truck": "trucks", "dog": "dogs", "cat": "cats", "bag": "bags"}
+DOINGS = {
+    "walking": "walking",
+    "standing": "standing",
+    "lying": "lying",
+    "falling": "falling",
+    "running": "running",
+    "sitting": "sitting",
+    "waving": "waving",
+    "crouching": "crouching",
+    "carrying": "carrying a box",
+    "riding": "being ridden",
+    "driving": "driving",
+    "parked": "parked",
+    "flying": "flying",
+}
+"""Action → how it is said. What is simply there (`left`) is not said to do anything."""
+DOES = {
+    "person": tuple(a for a in DOINGS if a not in ("riding", "driving", "parked", "flying")),
+    "dog": ("walking", "standing", "lying", "sitting"),
+    "cat": ("walking", "standing", "lying", "sitting"),
+    "bird": ("standing", "flying"),
+    "bicycle": ("riding", "parked"),
+    "motorbike": ("riding", "parked"),
+    "car": ("driving", "parked"),
+    "truck": ("driving", "parked"),
+    "bus": ("driving", "parked"),
+}
+PLURALS = {kind: f"{kind}s" for kind in KINDS} | {"person": "people", "bus": "buses", "box": "boxes"}
 TIMES = {"day": "by day", "dusk": "at dusk", "night": "at night"}
 
 
@@ -50,9 +77,13 @@ class Thing:
         return f"person in {self.colour}" if self.kind == "person" else f"{self.colour} {self.kind}"
 
     @property
+    def doing(self) -> str:
+        """`" walking"`, or nothing."""
+        return f" {DOINGS[self.action]}" if self.action in DOINGS else ""
+
+    @property
     def phrase(self) -> str:
-        posed = f" {self.action}" if self.action in POSED else ""
-        return f"a {self.noun}{posed} {self.side}"
+        return f"a {self.noun}{self.doing} {self.side}"
 
 
 def things_in(truth: SceneTruth, width: int, min_visible: float = MIN_VISIBLE) -> list[Thing]:
@@ -91,6 +122,7 @@ def questions(truth: SceneTruth, things: Sequence[Thing], rng: np.random.Generat
         lambda: doing(things, _present_kind(things, rng)),
         lambda: doing(things, _present_kind(things, rng)),
         lambda: side(things, int(rng.integers(3))),
+        lambda: _absence(truth, things, rng),
         lambda: _ambience(truth, rng),
     ]
     found: list[Question] = []
@@ -127,9 +159,9 @@ def colour(things: Sequence[Thing], kind: str | None) -> Question | None:
 
 def doing(things: Sequence[Thing], kind: str | None) -> Question | None:
     one = _only(things, kind)
-    if one is None or one.action not in POSED:
+    if one is None or one.action not in DOINGS:
         return None
-    return Question("action", f"What is the {one.kind} doing?", f"{one.action.capitalize()}.")
+    return Question("action", f"What is the {one.kind} doing?", _sentence(DOINGS[one.action]))
 
 
 def side(things: Sequence[Thing], index: int) -> Question:
@@ -148,14 +180,68 @@ def _attribute_presence(things: Sequence[Thing], rng: np.random.Generator) -> Qu
         value = model.colour if model and keep else _pick(rng, COLOURS)
         noun = f"person in {value}" if kind == "person" else f"{value} {kind}"
         return Question("yes_no", f"Is there a {noun}?", _yes(any(t.noun == noun for t in things)))
-    if form == 1 and kind in ("person", "dog", "cat"):
-        value = model.action if model and keep else _pick(rng, POSED[: 4 if kind == "person" else 3])
+    if form == 1 and kind in DOES:
+        value = model.action if model and keep else _pick(rng, DOES[kind])
         there = any(t.kind == kind and t.action == value for t in things)
-        return Question("yes_no", f"Is there a {kind} {value}?", _yes(there))
+        return Question("yes_no", f"Is there a {kind} {DOINGS[value]}?", _yes(there))
     place = model.side if model and keep else _pick(rng, SIDES)
     return Question(
         "yes_no", f"Is there a {kind} {place}?", _yes(any(t.kind == kind and t.side == place for t in things))
     )
+
+
+def _absence(truth: SceneTruth, things: Sequence[Thing], rng: np.random.Generator) -> Question:
+    form = int(rng.integers(3))
+    if form == 0:
+        return Question("absence", f"Is the {truth.place} empty?", _yes(not things))
+    if form == 1:
+        return Question("absence", "Is nobody there?", _yes(all(t.kind != "person" for t in things)))
+    present = [k for k in KINDS if any(t.kind == k for t in things)]
+    kind = _pick(rng, present) if present and rng.random() < 0.5 else _pick(rng, KINDS)
+    return Question("absence", f"Are there no {PLURALS[kind]}?", _yes(kind not in present))
+
+
+def changes(before: SceneTruth, after: SceneTruth, width: int, min_visible: float = MIN_VISIBLE) -> list[str] | None:
+    """What has come, gone, moved or does something else in the second of two pictures, from left to right, a sentence
+    each; first how the light changed. None where a thing can be seen too little to say."""
+    told: list[tuple[float, str]] = []
+    if before.light != after.light:
+        told.append((-1.0, f"It is {after.light} now."))
+    was, now = ({o.id: o for o in truth.objects if o.visible > 0} for truth in (before, after))
+    for id in was.keys() | now.keys():
+        pair = [seen[id] for seen in (was, now) if id in seen]
+        if any(o.visible < min_visible for o in pair):
+            return None
+        old, new = (thing_of(o, width) for o in (pair[0], pair[-1]))
+        if id not in now:
+            told.append((old.x, f"A {old.noun} went."))
+        elif id not in was:
+            told.append((new.x, f"A {new.noun} came."))
+        elif new.action != old.action and new.action in DOINGS:
+            told.append((new.x, f"A {new.noun} is {DOINGS[new.action]} now."))
+        elif _shift(pair[0], pair[1]) >= LEAST_MOVE:
+            told.append((new.x, f"A {new.noun} moved."))
+    return [sentence for _, sentence in sorted(told)]
+
+
+LEAST_MOVE = 0.3
+"""Shift of a box, in its own longer sides, that counts as having moved."""
+
+
+def _shift(a: SceneObject, b: SceneObject) -> float:
+    (ax, ay, aw, ah), (bx, by, bw, bh) = a.box, b.box
+    return float(np.hypot(ax + aw / 2 - bx - bw / 2, ay + ah / 2 - by - bh / 2)) / max(aw, ah, bw, bh)
+
+
+def what_changed(before: SceneTruth, after: SceneTruth, width: int) -> list[Question]:
+    """Questions on two pictures, the earlier one first; none where a thing can be seen too little to say."""
+    told = changes(before, after, width)
+    if told is None:
+        return []
+    return [
+        Question("change", CHANGED, " ".join(told) or "Nothing changed."),
+        Question("changed", "Did anything change?", _yes(bool(told))),
+    ]
 
 
 def _ambience(truth: SceneTruth, rng: np.random.Generator) -> Question:
@@ -181,6 +267,7 @@ def vocabulary() -> list[str]:
         *PLURALS.values(),
         *COLOURS,
         *ACTIONS,
+        *DOINGS.values(),
         *PLACES,
         *LIGHTS,
         *WEATHERS,
@@ -191,12 +278,16 @@ def vocabulary() -> list[str]:
     lines = [f" {w}" for w in words] + [w.capitalize() for w in words] + [f"{w.capitalize()}." for w in words]
     for kind in KINDS:
         lines += [f"Is there a {kind}?", f"How many {PLURALS[kind]} are there?", f"Where is the {kind}?"]
-        lines += [f"What colour is the {kind}?", f"What is the {kind} doing?"]
-        lines += [
-            f"A {Thing(kind, c, a, x).noun} {a} {s}." for c in COLOURS for a in POSED for x, s in enumerate(SIDES)
-        ]
+        lines += [f"What colour is the {kind}?", f"What is the {kind} doing?", f"Are there no {PLURALS[kind]}?"]
+        for c in COLOURS:
+            things = [Thing(kind, c, a, x / 3 + 0.1) for a in DOES.get(kind, ("left",)) for x in range(3)]
+            lines += [_sentence(t.phrase) for t in things]
+            lines += [f"A {t.noun} {change}." for t in things[:1] for change in ("came", "went", "moved")]
+            lines += [f"A {t.noun} is {t.doing} now." for t in things[::3]]
     lines += [DESCRIBE, "What colour is the person wearing?", "What is on the left?", "What is in the middle?"]
     lines += ["What place is this?", "What time of day is it?", "Is it raining?", "Is it night?", "Is this a street?"]
+    lines += ["Is the street empty?", "Is the yard empty?", "Is nobody there?", CHANGED, "Did anything change?"]
+    lines += ["Nothing changed.", *(f"It is {light} now." for light in LIGHTS)]
     lines += [
         "Is this an office?",
         "An office by day in the rain. Nothing is there.",
