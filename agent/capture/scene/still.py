@@ -10,24 +10,42 @@ from agent.capture.scene.backdrop import paint
 from agent.capture.scene.draw import Figure, Image, Labels, add_noise, add_rain, draw_figures, figure, measure
 from agent.capture.scene.figure import new_look
 from agent.capture.scene.outline import Pose
-from agent.capture.scene.stage import GROUNDS, VEHICLES, Ground, colour_of, kinds_of, size_at
-from agent.capture.scene.truth import SceneTruth
+from agent.capture.scene.stage import GROUNDS, colour_of, kinds_of, size_at
+from agent.capture.scene.truth import LIGHTS, PLACES, SceneTruth
 
-_PLACES = (("street", 0.38), ("yard", 0.36), ("office", 0.26))
-_COUNTS = (0.1, 0.28, 0.28, 0.2, 0.14)
-_WEIGHTS = {"person": 1.5, "car": 1.5, "truck": 1.35, "dog": 1.0, "cat": 1.0, "bag": 1.0}
+MOST_OF_A_KIND = 5
+MAX_OVERLAP = 0.15
+_PLACES = (0.38, 0.36, 0.26)
+_LIGHTS = (0.45, 0.25, 0.3)
+_COUNTS = (0.1, 0.24, 0.22, 0.18, 0.12, 0.08, 0.06)
+_WEIGHTS = {"person": 2.6, "car": 1.9, "truck": 1.2, "bus": 1.2, "bicycle": 1.2, "motorbike": 1.2}
+_DRIVES = ("driving", "parked")
+_ACTIONS: dict[str, tuple[str, ...]] = {
+    "person": (
+        "walking", "standing", "lying", "falling", "running", "sitting", "waving", "crouching", "carrying",
+    ),
+    "dog": ("walking", "standing", "lying", "sitting"),
+    "cat": ("walking", "standing", "lying", "sitting"),
+    "bird": ("standing", "flying"),
+    "car": _DRIVES,
+    "truck": _DRIVES,
+    "bus": _DRIVES,
+    "bicycle": ("riding", "parked"),
+    "motorbike": ("riding", "parked"),
+    "bag": ("left",),
+    "box": ("left",),
+    "chair": ("left",),
+}  # fmt: skip
 
 
 def random_still(rng: np.random.Generator, width: int = 640, height: int = 360) -> tuple[Image, SceneTruth, Labels]:
     """A picture, its truth and its label map (−1 where there is no object); the same generator state, the same picture.
 
-    Independent of every other: place, light, weather, and 0–4 objects that hide little of each other.
+    Independent of every other: place, light, weather, and 0–6 objects that hide little of each other.
     """
-    place = _PLACES[int(rng.choice(3, p=[p for _, p in _PLACES]))][0]
-    light = ("day", "dusk", "night")[int(rng.choice(3, p=[0.45, 0.25, 0.3]))]
-    weather = "rain" if place != "office" and rng.random() < 0.2 else "clear"
+    place, light, weather = random_world(rng)
     backdrop = paint(place, light, rng, width, height, exposure=(0.76, 1.05))  # as scenes dim
-    figures = _figures(place, rng, width, height)
+    figures = place_figures(place, rng, width, height)
     image = backdrop.image
     draw_figures(image, figures, backdrop, (0.0, 0.0))
     if weather == "rain":
@@ -37,27 +55,39 @@ def random_still(rng: np.random.Generator, width: int = 640, height: int = 360) 
     return image, SceneTruth(place, light, weather, objects, (0.0, 0.0), False), labels
 
 
-def _figures(place: str, rng: np.random.Generator, width: int, height: int) -> list[Figure]:
+def random_world(rng: np.random.Generator) -> tuple[str, str, str]:
+    """A place, its light and its weather; it never rains indoors."""
+    place = PLACES[int(rng.choice(3, p=_PLACES))]
+    light = LIGHTS[int(rng.choice(3, p=_LIGHTS))]
+    return place, light, "rain" if place != "office" and rng.random() < 0.2 else "clear"
+
+
+def place_figures(place: str, rng: np.random.Generator, width: int, height: int) -> list[Figure]:
+    """0–6 figures with ids from 1 that hide little of each other. In a third of pictures there are 2–5 of one kind, as
+    many as find room, so that counting can be learned."""
     kinds = kinds_of(place)
-    weights = np.array([_WEIGHTS[k] for k in kinds])
-    count = int(rng.choice(5, p=_COUNTS))
-    twins = rng.random() < 0.35
+    weights = np.array([_WEIGHTS.get(k, 1.0) for k in kinds])
+
+    def some_kinds(count: int) -> list[str]:
+        return [kinds[int(i)] for i in rng.choice(len(kinds), count, p=weights / weights.sum())]
+
+    if rng.random() < 0.35:
+        wanted = some_kinds(1) * int(rng.integers(2, MOST_OF_A_KIND + 1)) + some_kinds(int(rng.integers(2)))
+    else:
+        wanted = some_kinds(int(rng.choice(len(_COUNTS), p=_COUNTS)))
     placed: list[Figure] = []
-    kind = ""
-    for _ in range(count):
-        if not (twins and kind):
-            kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
-        if sum(f.look.kind == kind for f in placed) == 3:
-            break  # three of a kind are enough to count
+    for kind in wanted:
+        if sum(f.look.kind == kind for f in placed) == MOST_OF_A_KIND:
+            continue
         for _ in range(12):
-            f = _one(len(placed) + 1, kind, place, rng, width, height)
-            if all(_overlap(f, other) < 0.15 for other in placed):
+            f = new_figure(len(placed) + 1, kind, place, rng, width, height)
+            if all(overlap(f, other) < MAX_OVERLAP for other in placed):
                 placed.append(f)
                 break
     return placed
 
 
-def _overlap(a: Figure, b: Figure) -> float:
+def overlap(a: Figure, b: Figure) -> float:
     """Shared area of two boxes over the smaller box."""
     ax, ay, aw, ah = a.box
     bx, by, bw, bh = b.box
@@ -66,52 +96,63 @@ def _overlap(a: Figure, b: Figure) -> float:
     return 0.0 if w <= 0 or h <= 0 else w * h / min(aw * ah, bw * bh)
 
 
-def _one(id: int, kind: str, place: str, rng: np.random.Generator, width: int, height: int) -> Figure:
+def new_figure(
+    id: int, kind: str, place: str, rng: np.random.Generator, width: int, height: int, action: str | None = None
+) -> Figure:
+    """An individual of a kind somewhere in a picture of a place, doing `action` or, without one, anything it can."""
     scale = height / 360.0
-    action = _action(kind, rng)
-    y = _line(action, GROUNDS[place], rng)
+    action = action or choose_action(kind, rng)
+    y = _line(kind, action, place, rng)
     size = size_at(kind, y) * float(rng.uniform(0.92, 1.08))
-    tilt = {"lying": pi / 2, "falling": float(rng.uniform(0.35, 1.25))}.get(action, 0.0) if kind == "person" else 0.0
-    if action == "lying":
-        tilt *= float(rng.uniform(0.95, 1.02))
+    tilt = _tilt(kind, action, rng)
     facing = 1 if rng.random() < 0.5 else -1
-    reach = size * {"person": 0.2, "bag": 0.5}.get(kind, 0.5)
+    margin = size * (0.08 if kind == "person" else 0.2)
     room = width / scale
-    x = float(rng.uniform(reach * 0.4, room - reach * 0.4))
     if tilt:
-        x = float(rng.uniform(size * 0.3, room - size * 0.3))
-        x -= facing * size * 0.5 * np.sin(tilt)
+        x = float(rng.uniform(size * 0.3, room - size * 0.3)) - facing * size * 0.5 * float(np.sin(tilt))
+    else:
+        x = float(rng.uniform(margin, room - margin))
+    strides = action in ("walking", "running") or (action == "carrying" and rng.random() < 0.5)
+    phase = float(rng.uniform(0, 2 * pi))
+    if strides and kind == "person":  # legs apart: a picture has no other sign of going
+        phase = float(rng.uniform(-0.6, 0.6)) + pi / 2 * (1 if phase < pi else -1)
     pose = Pose(
         x * scale,
         y * scale,
         size * scale,
         facing,
-        phase=float(rng.uniform(0, 2 * pi)),
-        stride=float(rng.uniform(0.85, 1.1))
-        if action == "walking"
-        else 0.3
-        if action in ("falling", "lying") and kind == "person"
-        else 0.0,
-        tilt=float(tilt),
-        moving=action == "driving",
-        low=1.0 if action == "lying" and kind != "person" else 0.0,
+        phase=phase,
+        stride=float(rng.uniform(0.9, 1.1)) if strides else 0.3 if tilt else 0.0,
+        tilt=tilt,
+        moving=action in ("driving", "riding", "flying"),
+        low=float(action == "lying" and kind != "person"),
+        height=min(float(rng.uniform(0.8, 2.5)), y / size - 1.0) if action == "flying" else 0.0,
+        sit=float(action == "sitting"),
+        crouch=float(rng.uniform(0.9, 1.0)) if action == "crouching" else 0.0,
+        wave=float(action == "waving"),
+        carry=float(action == "carrying"),
+        run=float(rng.uniform(0.9, 1.0)) if action == "running" else 0.0,
     )
     return figure(id, new_look(kind, colour_of(kind, rng), rng), pose, action)
 
 
-def _action(kind: str, rng: np.random.Generator) -> str:
-    if kind == "bag":
-        return "left"
-    if kind in VEHICLES:
-        return "driving" if rng.random() < 0.5 else "parked"
-    if kind == "person":
-        return ("walking", "standing", "lying", "falling")[int(rng.choice(4, p=[0.31, 0.28, 0.2, 0.21]))]
-    return ("walking", "standing", "lying")[int(rng.integers(3))]
+def choose_action(kind: str, rng: np.random.Generator) -> str:
+    """One of the things a kind can do, each as likely."""
+    actions = _ACTIONS[kind]
+    return actions[int(rng.integers(len(actions)))]
 
 
-def _line(action: str, ground: Ground, rng: np.random.Generator) -> float:
-    if action in ("driving", "parked"):
-        lines = ground.drive if action == "driving" else ground.park
+def _tilt(kind: str, action: str, rng: np.random.Generator) -> float:
+    if kind != "person" or action not in ("lying", "falling"):
+        return 0.0
+    return pi / 2 * float(rng.uniform(0.95, 1.02)) if action == "lying" else float(rng.uniform(0.35, 1.25))
+
+
+def _line(kind: str, action: str, place: str, rng: np.random.Generator) -> float:
+    """Where on the ground: lanes are for what is driven, the rest of the floor is for all others, bicycles too."""
+    ground = GROUNDS[place]
+    lines = {"driving": ground.drive, "riding": ground.drive, "parked": ground.park}.get(action, ())
+    if lines and not (kind == "bicycle" and rng.random() < 0.5):
         return lines[int(rng.integers(len(lines)))] + float(rng.uniform(-4, 4))
     top, low = ground.walk[int(rng.integers(len(ground.walk)))]
     return float(rng.uniform(top, low))
