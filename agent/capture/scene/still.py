@@ -113,15 +113,12 @@ def new_figure(
     else:
         x = float(rng.uniform(margin, room - margin))
     strides = action in ("walking", "running") or (action == "carrying" and rng.random() < 0.5)
-    phase = float(rng.uniform(0, 2 * pi))
-    if strides and kind == "person":  # legs apart: a picture has no other sign of going
-        phase = float(rng.uniform(-0.6, 0.6)) + pi / 2 * (1 if phase < pi else -1)
     pose = Pose(
         x * scale,
         y * scale,
         size * scale,
         facing,
-        phase=phase,
+        phase=random_phase(kind, action, rng),
         stride=float(rng.uniform(0.9, 1.1)) if strides else 0.3 if tilt else 0.0,
         tilt=tilt,
         moving=action in ("driving", "riding", "flying"),
@@ -140,6 +137,14 @@ def choose_action(kind: str, rng: np.random.Generator) -> str:
     """One of the things a kind can do, each as likely."""
     actions = _ACTIONS[kind]
     return actions[int(rng.integers(len(actions)))]
+
+
+def random_phase(kind: str, action: str, rng: np.random.Generator) -> float:
+    """A moment of the gait, radians; of a person who goes, one with legs apart, since a picture has no other sign."""
+    phase = float(rng.uniform(0, 2 * pi))
+    if kind != "person" or action not in ("walking", "running", "carrying"):
+        return phase
+    return float(rng.uniform(-0.6, 0.6)) + pi / 2 * (1 if phase < pi else -1)
 
 
 def _tilt(kind: str, action: str, rng: np.random.Generator) -> float:
