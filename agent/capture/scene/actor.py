@@ -11,11 +11,17 @@ from agent.capture.scene.stage import VEHICLES, size_at
 # Travel in sizes per cycle of the gait, or per turn of a wheel.
 CYCLE = {
     "person": 0.78,
-    "dog": 0.75,
-    "cat": 0.7,
+    "dog": 0.9,
+    "cat": 0.8,
+    "bird": 0.5,
     "car": 0.5,
     "truck": 0.43,
+    "bus": 0.37,
+    "bicycle": 1.22,
+    "motorbike": 1.1,
     "bag": 1.0,
+    "box": 1.0,
+    "chair": 1.0,
 }
 
 
@@ -65,7 +71,6 @@ class Actor:
         x, y = leg.x0 + (leg.x1 - leg.x0) * way, leg.y0 + (leg.y1 - leg.y0) * way
         kind = self.look.kind
         size = size_at(kind, y) * self.bulk
-        going = leg.action in ("walking", "driving")
         turns = abs(x - leg.x0) / (size_at(kind, leg.y0) * self.bulk * CYCLE[kind])
         tilt = leg.tilt[0] + (leg.tilt[1] - leg.tilt[0]) * share * share
         stride = min(1.0, (t - leg.start_s) / 0.3, (leg.end_s - t) / 0.3) if leg.action == "walking" else 0.0
@@ -77,7 +82,7 @@ class Actor:
             phase=leg.phase + (-1 if kind in VEHICLES else 1) * 2 * pi * turns,
             stride=stride if not tilt else 0.3 * sin(min(1.0, tilt)),
             tilt=tilt,
-            moving=leg.action == "driving" and going,
+            moving=leg.action in ("driving", "riding", "flying"),
             low=leg.low[0] + (leg.low[1] - leg.low[0]) * share,
         )
         action = leg.action

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from agent.capture.scene.animals import cat, dog
 from agent.capture.scene.bag import bag
+from agent.capture.scene.bird import bird
+from agent.capture.scene.box import box
+from agent.capture.scene.chair import chair
+from agent.capture.scene.cycles import bicycle, motorbike
 from agent.capture.scene.outline import Look, Part, Pose
 from agent.capture.scene.palette import HAIR, RGB, SKIN, TROUSERS, individual, shade
 from agent.capture.scene.person import person
-from agent.capture.scene.vehicles import car, truck
+from agent.capture.scene.vehicles import bus, car, truck
 
 _FIGURES: dict[str, Callable[[Look, Pose], list[Part]]] = {
     "person": person,
@@ -27,6 +31,12 @@ _FIGURES: dict[str, Callable[[Look, Pose], list[Part]]] = {
     "dog": dog,
     "cat": cat,
     "bag": bag,
+    "bus": bus,
+    "bicycle": bicycle,
+    "motorbike": motorbike,
+    "bird": bird,
+    "box": box,
+    "chair": chair,
 }
 
 
@@ -57,7 +67,7 @@ def shapes(look: Look, pose: Pose) -> list[Shape]:
     points = np.array([p for part in parts for p in part.outline], dtype=np.float64)
     ca, sa = cos(pose.tilt), sin(pose.tilt)
     ahead = points[:, 0] * ca + points[:, 1] * sa
-    up = points[:, 1] * ca - points[:, 0] * sa + 0.1 * sa
+    up = points[:, 1] * ca - points[:, 0] * sa + 0.1 * sa + pose.height
     placed = np.stack([pose.x + pose.facing * pose.size * ahead, pose.y - pose.size * up], axis=1)
     result, start = [], 0
     for part in parts:

@@ -33,9 +33,21 @@ SIZES: dict[str, tuple[float, float]] = {
     "dog": (78, 124),
     "cat": (64, 98),
     "bag": (32, 54),
+    "bus": (196, 286),
+    "bicycle": (108, 178),
+    "motorbike": (112, 184),
+    "bird": (62, 96),
+    "box": (44, 70),
+    "chair": (66, 112),
 }
-VEHICLES = ("car", "truck")
-ANIMALS = ("dog", "cat")
+VEHICLES = ("car", "truck", "bus", "motorbike", "bicycle")  # what has wheels: drives or is ridden, and parks
+RIDDEN = ("bicycle", "motorbike")
+ANIMALS = ("dog", "cat")  # what also sits and lies; a bird stands, walks or flies
+_KINDS_OF: dict[str, tuple[str, ...]] = {
+    "street": ("person", "car", "truck", "dog", "cat", "bag", "bus", "bicycle", "motorbike", "bird", "box"),
+    "yard": ("person", "car", "truck", "dog", "cat", "bag", "bicycle", "motorbike", "bird", "box", "chair"),
+    "office": ("person", "dog", "cat", "bag", "box", "chair"),
+}
 
 
 def size_at(kind: str, y: float) -> float:
@@ -46,7 +58,7 @@ def size_at(kind: str, y: float) -> float:
 
 def kinds_of(place: str) -> tuple[str, ...]:
     """Kinds that a place can show."""
-    return ("person", "dog", "cat", "bag") if place == "office" else ("person", "car", "truck", "dog", "cat", "bag")
+    return _KINDS_OF[place]
 
 
 def colour_of(kind: str, rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""How cars and trucks look, under way and parked."""
+"""How cars, trucks and buses look, under way and parked."""
 
 from __future__ import annotations
 
@@ -119,3 +119,35 @@ def truck(look: Look, pose: Pose) -> list[Part]:
     parts.append(Part(slab(split + 0.02, 0.08, 0.495, 0.105, 0.004), (70, 70, 74)))
     parts += _lamps(0.48, 0.145, 0.022, pose)
     return parts + _wheel(-0.36, r, pose) + _wheel(-0.2, r, pose) + _wheel(0.36, r, pose)
+
+
+def bus(look: Look, pose: Pose) -> list[Part]:
+    t = look.traits
+    body, glass = look.body, _glass(pose)
+    r, floor, roof = 0.056 + 0.006 * t[0], 0.05, 0.37 + 0.04 * t[1]
+    sill, head = roof - 0.185, roof - 0.055
+    hull = [
+        (-0.5, floor + 0.01),
+        (-0.49, floor),
+        (0.49, floor),
+        (0.5, floor + 0.02),
+        (0.5, sill),
+        (0.48, roof - 0.03),
+        (0.45, roof),
+        (-0.47, roof),
+        (-0.495, roof - 0.025),
+    ]
+    parts = [Part(hull, body), Part(slab(-0.47, roof - 0.03, 0.45, roof, 0.012), toward(body, (255, 255, 255), 0.3))]
+    parts.append(Part(slab(-0.5, floor, 0.49, floor + 0.04, 0.008), shade(body, 0.7)))
+    for i in range(6):
+        x = -0.475 + 0.132 * i
+        parts.append(Part(slab(x, sill, x + 0.108, head, 0.012), glass))
+        parts.append(_driver(x + 0.04 + 0.03 * t[2], sill + 0.03, 0.022 if i % 2 or t[3] > 0.5 else 1e-4, look, pose))
+    parts.append(Part(slab(0.325, floor + 0.025, 0.4, head, 0.008), glass))  # the door
+    parts.append(Part(slab(0.36, floor + 0.025, 0.366, head, 0.0), shade(body, 0.6)))
+    parts.append(Part([(0.425, sill - 0.02), (0.5, sill - 0.02), (0.484, head + 0.01), (0.425, head + 0.01)], glass))
+    parts.append(_driver(0.45, sill + 0.03, 0.024, look, pose))
+    sign: RGB = (255, 214, 120) if pose.moving else (70, 70, 66)
+    parts.append(Part(slab(0.3, roof - 0.045, 0.465, roof - 0.012, 0.004), sign, pose.moving))
+    parts += _lamps(0.485, floor + 0.055, 0.018, pose)
+    return parts + _wheel(-0.31, r, pose) + _wheel(0.26, r, pose)
