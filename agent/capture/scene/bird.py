@@ -14,13 +14,13 @@ _TAKE_OFF = 0.2  # at this height, in sizes, the wings are fully spread
 def bird(look: Look, pose: Pose) -> list[Part]:
     t = look.traits
     air = min(1.0, pose.height / _TAKE_OFF)
-    body, dark = look.body, shade(look.body, 0.74)
+    body, dark = look.body, shade(look.body, 0.8)
     edge = dark if look.colour != "black" else (78, 78, 84)
     beat = sin(pose.phase)
     step = 0.11 * pose.stride * beat
     plump = 0.165 + 0.03 * t[0]
     hx, hy = 0.26 + 0.05 * air, 0.6 + 0.04 * t[1] - 0.14 * air + 0.02 * pose.stride * abs(beat)
-    parts = [_wing((0.02, 0.47), (-0.16, 0.72 + 0.36 * beat), shade(body, 0.66), air)]
+    parts = [_wing((0.02, 0.47), (-0.1, 0.82 + 0.34 * beat), shade(body, 0.72), air)]
     for swing, tone in ((-step, 0.72), (step, 1.0)):
         foot = (0.02 + swing - 0.24 * air, 0.015 + 0.2 * air)
         parts.append(Part(limb(-0.01, 0.27, *foot, 0.024, 0.018), shade(_BEAK, tone)))
@@ -35,7 +35,7 @@ def bird(look: Look, pose: Pose) -> list[Part]:
         Part([(hx + 0.085, hy + 0.055), (hx + 0.085, hy - 0.065), (hx + 0.25, hy - 0.025)], _BEAK),
         Part(ellipse(hx + 0.045, hy + 0.025, 0.034, 0.036), (236, 236, 230)),
         Part(ellipse(hx + 0.052, hy + 0.025, 0.02, 0.022), DARK),
-        _wing((0.0, 0.42), (-0.2, 0.22 + 0.36 * beat), edge, air),
+        _wing((0.0, 0.42), (-0.24, 0.1 + 0.42 * beat), edge, air),
     ]
     return parts
 

@@ -72,7 +72,7 @@ def _spoke(x: float, y: float, r: float, turn: float) -> Part:
 
 def motorbike(look: Look, pose: Pose) -> list[Part]:
     t = look.traits
-    body, dark = look.body, shade(look.body, 0.72)
+    body, dark = look.body, shade(look.body, 0.86)
     r, reach = 0.175, 0.325
     hump = 0.5 + 0.03 * t[0]
     hand = (0.15, 0.62)
@@ -81,22 +81,32 @@ def motorbike(look: Look, pose: Pose) -> list[Part]:
     lit = pose.moving
     wheels: list[Part] = []
     for x in (-reach, reach):
-        wheels.append(Part(_ring(x, r, r, r - 0.07), TYRE))
+        wheels.append(Part(_ring(x, r, r, r - 0.065), TYRE))
+        wheels.append(Part(_ring(x, r, r - 0.05, r - 0.085), body))
         wheels += [_spoke(x, r, r - 0.06, pose.phase + a) for a in (0.0, pi / 3, 2 * pi / 3)]
         wheels.append(Part(ellipse(x, r, 0.055, 0.055), _CHROME))
     tank = [(-0.1, 0.42), (-0.07, hump - 0.03), (0.02, hump + 0.03), (0.14, hump + 0.03), (0.2, 0.5), (0.16, 0.38)]
-    tail = [(-0.06, 0.33), (-0.07, 0.44), (-0.3, 0.46), (-0.47, 0.54), (-0.46, 0.46), (-0.3, 0.35)]
-    fairing = [(0.12, 0.6), (0.24, 0.62), (0.34, 0.5), (0.3, 0.4), (0.2, 0.26), (0.06, 0.22), (0.08, 0.42)]
-    guard = [(0.46, 0.3), (0.4, 0.37), (0.3, 0.38), (0.22, 0.32), (0.26, 0.31), (0.32, 0.33), (0.4, 0.31)]
+    tail = [(-0.02, 0.27), (-0.05, 0.46), (-0.3, 0.48), (-0.48, 0.56), (-0.47, 0.44), (-0.32, 0.32), (-0.16, 0.26)]
+    fairing = [
+        (0.12, 0.6),
+        (0.22, 0.64),
+        (0.36, 0.5),
+        (0.3, 0.38),
+        (0.2, 0.2),
+        (-0.08, 0.1),
+        (-0.04, 0.2),
+        (0.06, 0.42),
+    ]
+    guard = [(0.5, 0.26), (0.43, 0.37), (0.32, 0.4), (0.2, 0.34), (0.2, 0.29), (0.32, 0.33), (0.4, 0.31)]
     return [
         *behind,
         *wheels,
         _stand(-0.06, 0.19, pose),
         Part(limb(-reach, r, -0.02, 0.2, 0.035, 0.04), (74, 74, 78)),
         Part(limb(0.19, 0.54, reach, r, 0.026, 0.024), _CHROME),
-        Part(slab(-0.15, 0.13, 0.13, 0.36, 0.04), (84, 84, 90)),
+        Part(slab(-0.15, 0.13, 0.1, 0.36, 0.04), (84, 84, 90)),
         Part(slab(-0.1, 0.18, 0.08, 0.22, 0.01), (130, 130, 134)),
-        Part(limb(-0.05, 0.12, -0.44, 0.16, 0.026, 0.04), _CHROME),
+        Part(limb(-0.05, 0.11, -0.42, 0.14, 0.022, 0.03), _CHROME),
         Part(tail, dark),
         Part(guard, body),
         Part(fairing, body),
