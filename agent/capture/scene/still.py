@@ -14,11 +14,13 @@ from agent.capture.scene.stage import GROUNDS, colour_of, kinds_of, size_at
 from agent.capture.scene.truth import LIGHTS, PLACES, SceneTruth
 
 MOST_OF_A_KIND = 5
-MAX_OVERLAP = 0.15
+MAX_OVERLAP = 0.1
 _PLACES = (0.38, 0.36, 0.26)
 _LIGHTS = (0.45, 0.25, 0.3)
 _COUNTS = (0.1, 0.24, 0.22, 0.18, 0.12, 0.08, 0.06)
-_WEIGHTS = {"person": 2.6, "car": 1.9, "truck": 1.2, "bus": 1.2, "bicycle": 1.2, "motorbike": 1.2}
+_WEIGHTS = {  # the rarer, the fewer places show a kind and the more room it takes
+    "person": 3.0, "car": 2.2, "bus": 2.4, "truck": 1.5, "bicycle": 1.4, "motorbike": 1.3, "bird": 1.4, "chair": 1.4, "box": 0.8,
+}  # fmt: skip
 _DRIVES = ("driving", "parked")
 _ACTIONS: dict[str, tuple[str, ...]] = {
     "person": (
@@ -123,7 +125,7 @@ def new_figure(
         tilt=tilt,
         moving=action in ("driving", "riding", "flying"),
         low=float(action == "lying" and kind != "person"),
-        height=min(float(rng.uniform(0.8, 2.5)), y / size - 1.0) if action == "flying" else 0.0,
+        height=min(float(rng.uniform(0.8, 2.5)), y / size - 1.15) if action == "flying" else 0.0,
         sit=float(action == "sitting"),
         crouch=float(rng.uniform(0.9, 1.0)) if action == "crouching" else 0.0,
         wave=float(action == "waving"),
