@@ -1,4 +1,4 @@
-"""What happens in a view: entering, leaving, falling, leaving a bag, as far as its camera sees it."""
+"""What happens in a view: entering, leaving, falling, leaving a bag or a box, as far as its camera sees it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _reach(view: View, actor: Actor, t: float) -> tuple[float, float]:
 def _comings(
     actor: Actor, times: NDArray[np.float64], shares: NDArray[np.float64], start_s: float, end_s: float
 ) -> list[SceneEvent]:
-    """An `enter` (for a bag put down: `leave_object`) and a `leave` for each stretch of time in the picture."""
+    """An `enter` (for what is put down: `leave_object`) and a `leave` for each stretch of time in the picture."""
     found = []
     inside = np.flatnonzero(np.diff(np.concatenate([[False], shares > 0, [False]]).astype(np.int8)))
     for first, after in zip(inside[::2], inside[1::2], strict=True):
@@ -65,7 +65,7 @@ def _comings(
         whole = np.flatnonzero(run >= min(_WHOLE, run.max()))
         over = after < len(times) or actor.end_s <= end_s
         if first > 0 or actor.start_s > start_s:
-            if actor.look.kind == "bag" and first == 0:
+            if actor.look.kind in ("bag", "box") and first == 0:
                 found.append(SceneEvent("leave_object", actor.start_s, actor.start_s, actor.id))
             elif over or run.max() >= _WHOLE:
                 found.append(SceneEvent("enter", float(times[first]), float(times[first + whole[0]]), actor.id))

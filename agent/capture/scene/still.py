@@ -19,7 +19,8 @@ _PLACES = (0.38, 0.36, 0.26)
 _LIGHTS = (0.45, 0.25, 0.3)
 _COUNTS = (0.1, 0.24, 0.22, 0.18, 0.12, 0.08, 0.06)
 _WEIGHTS = {  # the rarer, the fewer places show a kind and the more room it takes
-    "person": 3.0, "car": 2.2, "bus": 2.4, "truck": 1.5, "bicycle": 1.4, "motorbike": 1.3, "bird": 1.4, "chair": 1.4, "box": 0.8,
+    "person": 3.0, "car": 2.2, "bus": 2.4, "truck": 1.5, "bicycle": 1.4, "motorbike": 1.3,
+    "bird": 1.4, "chair": 1.4, "box": 0.8,
 }  # fmt: skip
 _DRIVES = ("driving", "parked")
 _ACTIONS: dict[str, tuple[str, ...]] = {

@@ -12,9 +12,22 @@ from functools import lru_cache
 
 import numpy as np
 
-from agent.capture.scene.actor import Actor
+from agent.capture.scene.actor import UPRIGHT, Actor
 from agent.capture.scene.stage import ANIMALS, GROUNDS, VEHICLES, kinds_of
-from agent.capture.scene.stories import PAIR, ROAD, SOLO, Life, Set, drives, falls, leaves_bag, parks
+from agent.capture.scene.stories import (
+    LYING,
+    PAIR,
+    ROAD,
+    SKY,
+    SOLO,
+    Life,
+    Set,
+    drives,
+    falls,
+    leaves_bag,
+    leaves_box,
+    parks,
+)
 
 BLOCK_S = 40.0
 _TRACK_SHIFT_S = 13.0
@@ -51,14 +64,10 @@ class Timeline:
         """Something that is there from the beginning and never moves."""
         s = Set(self._place, self._width, rng)
         kinds = kinds_of(self._place)
-        vehicles = tuple(k for k in kinds if k in VEHICLES)
-        kind = s.any_of(vehicles) if vehicles and rng.random() < 0.7 else s.any_of(ANIMALS)
+        kind = s.any_of(tuple(k for k in kinds if k in (*VEHICLES, *ANIMALS, "chair")))
         y = float(rng.choice(GROUNDS[self._place].park)) if kind in VEHICLES else s.walk_line()
-        life = Life(kind, -1e9, s.inner(), y, rng)
-        if kind in VEHICLES:
-            life.stay("parked", 2e9)
-        else:
-            life.stay("lying", 2e9, low=(1.0, 1.0))
+        life = Life(kind, -1e9, s.inner(), y, rng, LYING if kind in ANIMALS else UPRIGHT)
+        life.stay("parked" if kind in VEHICLES else "lying" if kind in ANIMALS else "left", 2e9)
         return replace(life.done(), id=1 + self._first_id % _IDS)
 
     def _make_block(self, track: int, block: int) -> tuple[Actor, ...]:
@@ -67,8 +76,10 @@ class Timeline:
         start = block * BLOCK_S - _TRACK_SHIFT_S * track
         end, first = start + BLOCK_S, track == 0 and block == 0
         stories = SOLO + (ROAD if GROUNDS[self._place].drive else ()) + (PAIR if self._tracks[track] == 2 else ())
+        if "bird" in kinds_of(self._place):
+            stories += SKY
         if first:  # the opening is never dull
-            stories = tuple(p for p in stories if p[0] in (falls, drives, parks, leaves_bag))
+            stories = tuple(p for p in stories if p[0] in (falls, drives, parks, leaves_bag, leaves_box))
         tells, weights = zip(*stories, strict=True)
         chances = np.array(weights) / sum(weights)
         t, actors = start + float(rng.uniform(0.4, 1.5) if first else rng.uniform(0.5, 9)), list[Actor]()
