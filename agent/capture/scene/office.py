@@ -93,8 +93,3 @@ def _desk(c: Canvas, rng: np.random.Generator, x: float) -> None:
     c.rect(m + 16, 148, m + 22, 158, (70, 72, 74))
     c.rect(m, 122, m + 40, 150, (62, 64, 66))
     c.rect(m + 2, 124, m + 38, 147, muted(rng, (118, 130, 136), (96, 104, 110)))
-    chair = muted(rng, (92, 92, 94), (104, 98, 92))
-    s = x + float(rng.uniform(10, w - 30))
-    c.rect(s, 150, s + 26, 182, chair)
-    c.rect(s + 11, 182, s + 15, 204, (74, 74, 74))
-    c.rect(s - 2, 204, s + 28, 208, (70, 70, 70))
