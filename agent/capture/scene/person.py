@@ -55,8 +55,8 @@ def person(look: Look, pose: Pose) -> list[Part]:
             Part(limb(ax, ay - 0.005, *_along(ax, ay - 0.01, point, 0.06), 0.03, 0.024), shade(DARK, tone)),
         ]
 
-    def arm(shoulder: float, elbow: float, tone: float) -> list[Part]:
-        sx, sy = _leaning([(0.0, 0.285)], joints.lean, hip)[0]
+    def arm(shoulder: float, elbow: float, tone: float, out: float = 0.0) -> list[Part]:
+        sx, sy = _leaning([(out, 0.285)], joints.lean, hip)[0]
         ex, ey, hx, hy = _bones(sx, sy, shoulder, UPPER_ARM, shoulder + elbow, FOREARM)
         return [
             Part(limb(ex, ey, hx, hy, 0.034, 0.028), shade(forearm, tone)),
@@ -70,7 +70,7 @@ def person(look: Look, pose: Pose) -> list[Part]:
         *leg(-0.03, joints.thigh, joints.knee, 1.0),
         *_carried(hip, joints.lean, pose.carry),
         *_trunk(look, broad, joints.lean, hip),
-        *arm(joints.arm, joints.elbow, 0.9),
+        *arm(joints.arm, joints.elbow, 0.9, 0.085 * pose.wave),  # a waving arm is clear of the head
     ]
 
 
@@ -102,7 +102,7 @@ def _joints(pose: Pose, rest: float) -> Joints:
             joints._replace(lean=joints.lean - 0.08, arm=0.45, elbow=0.95, far_arm=0.55, far_elbow=0.9), pose.carry
         )
     if pose.wave:
-        joints = joints.toward(joints._replace(arm=2.3 + 0.2 * step, elbow=0.1), pose.wave)
+        joints = joints.toward(joints._replace(thigh=-0.13, far_thigh=0.13, arm=2.5 + 0.25 * step, elbow=0.0), pose.wave)
     return joints
 
 

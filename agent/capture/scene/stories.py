@@ -202,7 +202,7 @@ def leaves_bag(s: Set, t: float) -> list[Actor]:
     taker = Life("person", back, s.edge(s.side(), "person", y), y, s.rng).go(x, y, 0.95).stay("standing", 1.4)
     taken = taker.t - 0.7
     taker.go(s.edge(s.side(), "person", y), y, 0.95)
-    bag = Life("bag", left, x, y - 1.5, s.rng).stay("left", taken - left)
+    bag = Life("bag", left, x + giver.legs[0].facing * 0.16 * giver.size, y + 1.5, s.rng).stay("left", taken - left)
     return [giver.done(), bag.done(), taker.done()]
 
 
