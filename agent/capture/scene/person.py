@@ -102,7 +102,9 @@ def _joints(pose: Pose, rest: float) -> Joints:
             joints._replace(lean=joints.lean - 0.08, arm=0.45, elbow=0.95, far_arm=0.55, far_elbow=0.9), pose.carry
         )
     if pose.wave:
-        joints = joints.toward(joints._replace(thigh=-0.13, far_thigh=0.13, arm=2.5 + 0.25 * step, elbow=0.0), pose.wave)
+        joints = joints.toward(
+            joints._replace(thigh=-0.13, far_thigh=0.13, arm=2.5 + 0.25 * step, elbow=0.0), pose.wave
+        )
     return joints
 
 

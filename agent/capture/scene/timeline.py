@@ -64,7 +64,9 @@ class Timeline:
         """Something that is there from the beginning and never moves."""
         s = Set(self._place, self._width, rng)
         kinds = kinds_of(self._place)
-        kind = s.any_of(tuple(k for k in kinds if k in (*VEHICLES, *ANIMALS, "chair")))
+        kind = s.any_of(tuple(k for k in kinds if k in (*VEHICLES, *ANIMALS)))
+        if "chair" in kinds and rng.random() < 0.4:
+            kind = "chair"
         y = float(rng.choice(GROUNDS[self._place].park)) if kind in VEHICLES else s.walk_line()
         life = Life(kind, -1e9, s.inner(), y, rng, LYING if kind in ANIMALS else UPRIGHT)
         life.stay("parked" if kind in VEHICLES else "lying" if kind in ANIMALS else "left", 2e9)
