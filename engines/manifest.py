@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from config.errors import ModelError
 
 MANIFEST = "manifest.json"
-GRAPH_FORMAT = 1  # model version of every graph; raised when the names or meanings of inputs and outputs change
+GRAPH_FORMAT = 2  # model version of every graph; raised when the names or meanings of inputs and outputs change
 REFERENCE = Path(__file__).parent / "reference" / "model"
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]

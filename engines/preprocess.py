@@ -128,6 +128,25 @@ class Preprocessor:
         planes += self._shift
         return rows_out
 
+    def coarse_patches(
+        self, picture: NDArray[np.uint8], cells: NDArray[np.int64], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Normalised patches float32 (m, 3·p·p) of 2×2 cells (m,) given by their first slots: 2p×2p pixels at half
+        resolution, each pixel the mean of four. Written to `out` (m or more rows) where given."""
+        p, side = self.patch_size, self._side
+        cut = picture[: side * p, : side * p].reshape(side, p, side, p, 3)
+        rows, columns = np.divmod(cells, side)
+        m = len(cells)
+        area = np.empty((m, 2, p, 2, p, 3), np.uint8)
+        for y, x in np.ndindex(2, 2):
+            area[:, y, :, x] = cut[rows + y, :, columns + x]
+        sums = area.reshape(m, p, 2, p, 2, 3).sum(axis=(2, 4), dtype=np.uint16).transpose(0, 3, 1, 2)
+        rows_out = np.empty((m, 3 * p * p), np.float32) if out is None else out[:m]
+        planes = rows_out.reshape(m, 3, p, p)
+        np.multiply(sums, self._scale / 4, out=planes)
+        planes += self._shift
+        return rows_out
+
 
 def shrink(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """Antialiased resize of uint8 (H, W, 3) into `out`."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from engines_checkpoint import Size, write_checkpoint
 from hypothesis import given, settings
@@ -18,11 +21,14 @@ from engines.export import export_model
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
-from engines.plan import EncodePlan, Mode
+from engines.plan import EncodePlan, Mode, cells_of
 from engines.preprocess import Preprocessor
 
 SIZE = Size()
-TOKENS = (SIZE.image // SIZE.patch) ** 2
+SIDE = SIZE.image // SIZE.patch
+TOKENS = SIDE**2
+CELLS = cells_of((SIDE, SIDE))
+NO_SLOTS: list[int] = []
 FULL = EncodePlan(Mode.FULL, None)
 Weights = Mapping[str, NDArray[np.float32]]
 Floats = NDArray[np.float64]
@@ -49,12 +55,14 @@ def picture(seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (SIZE.image, SIZE.image, 3), dtype=np.uint8)
 
 
-def select(*slots: int, fetch: NDArray[np.int64] | None = None) -> EncodePlan:
-    return EncodePlan(Mode.WARPING, np.array(slots, np.int64), fetch)
+def select(*slots: int, coarse: list[int] = NO_SLOTS, fetch: NDArray[np.int64] | None = None) -> EncodePlan:
+    cells = np.array(coarse, np.int64) if coarse else None
+    return EncodePlan(Mode.WARPING, np.array(slots, np.int64), fetch, coarse=cells)
 
 
 class PlainTower:
-    """The tower spelled out in NumPy, with a list of (keys, values) per layer as its cache."""
+    """The tower spelled out in NumPy. Each slot has features, and keys and values per layer; a coarse cell's are those
+    of its first slot, which the softmax counts four times; nothing looks at the other three."""
 
     def __init__(self, model: Model, weights: Weights) -> None:
         self._w = {name: w.astype(np.float64) for name, w in weights.items()}
@@ -62,30 +70,47 @@ class PlainTower:
         self.features = np.zeros((TOKENS, SIZE.dim))
         self.keys = np.zeros((SIZE.layers, TOKENS, SIZE.dim))
         self.values = np.zeros((SIZE.layers, TOKENS, SIZE.dim))
+        self.count = np.ones(TOKENS)
 
-    def encode(self, image: NDArray[np.uint8], slots: list[int]) -> Floats:
+    def fetch(self, fetch: NDArray[np.int64]) -> None:
+        self.features, self.count = self.features[fetch], self.count[fetch]
+        self.keys, self.values = self.keys[:, fetch], self.values[:, fetch]
+
+    def encode(self, image: NDArray[np.uint8], slots: list[int], coarse: list[int] = NO_SLOTS) -> Floats:
         tower = "model.vision_model"
+        four = CELLS[np.isin(CELLS[:, 0], coarse)]
+        self.count[slots] = 1
+        self.count[four] = [4, 0, 0, 0]
         kernel = self._w[f"{tower}.embeddings.patch_embedding.weight"].reshape(SIZE.dim, -1)
-        x = self._patches(image)[slots] @ kernel.T + self._w[f"{tower}.embeddings.patch_embedding.bias"]
-        x = x + self._w[f"{tower}.embeddings.position_embedding.weight"][slots]
+        table = self._w[f"{tower}.embeddings.position_embedding.weight"]
+        half = image.reshape(SIZE.image // 2, 2, SIZE.image // 2, 2, 3).mean(axis=(1, 3))
+        p = SIZE.patch
+        areas = [half[y * p : y * p + p, x * p : x * p + p] for y, x in (divmod(c, SIDE) for c in four[:, 0] // 2)]
+        area = np.array([((a / 255 - 0.5) / 0.5).transpose(2, 0, 1).ravel() for a in areas]).reshape(-1, 3 * p * p)
+        x = np.concatenate([self._patches(image)[slots], area]) @ kernel.T
+        x = x + self._w[f"{tower}.embeddings.patch_embedding.bias"]
+        x = x + np.concatenate([table[slots], table[four].mean(axis=1)])
+        rows = [*slots, *four[:, 0]]
         for i in range(SIZE.layers):
             layer = f"{tower}.encoder.layers.{i}"
             h = self._norm(x, f"{layer}.layer_norm1")
-            self.keys[i, slots] = self._linear(h, f"{layer}.self_attn.k_proj")
-            self.values[i, slots] = self._linear(h, f"{layer}.self_attn.v_proj")
+            self.keys[i, rows] = self._linear(h, f"{layer}.self_attn.k_proj")
+            self.values[i, rows] = self._linear(h, f"{layer}.self_attn.v_proj")
             q = self._linear(h, f"{layer}.self_attn.q_proj")
             size = SIZE.dim // SIZE.heads
             heads = []
             for start in range(0, SIZE.dim, size):
                 part = slice(start, start + size)
                 scores = q[:, part] @ self.keys[i, :, part].T / np.sqrt(size)
-                weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+                weights = self.count * np.exp(scores - scores.max(axis=1, keepdims=True))
                 heads.append(weights / weights.sum(axis=1, keepdims=True) @ self.values[i, :, part])
             x = x + self._linear(np.concatenate(heads, axis=1), f"{layer}.self_attn.out_proj")
             h = self._linear(self._norm(x, f"{layer}.layer_norm2"), f"{layer}.mlp.fc1")
             h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
             x = x + self._linear(h, f"{layer}.mlp.fc2")
-        self.features[slots] = self._norm(x, f"{tower}.post_layernorm")
+        x = self._norm(x, f"{tower}.post_layernorm")
+        self.features[slots] = x[: len(slots)]
+        self.features[four] = x[len(slots) :, None]
         return self.features
 
     def _linear(self, x: Floats, module: str) -> Floats:
@@ -96,31 +121,60 @@ class PlainTower:
         return x * self._w[f"{module}.weight"] + self._w[f"{module}.bias"]
 
 
-@settings(deadline=None, max_examples=25)
-@given(
-    frames=st.lists(st.lists(st.integers(0, TOKENS - 1), unique=True, max_size=TOKENS), min_size=1, max_size=4),
-    data=st.data(),
-)
+@st.composite
+def plans(draw: st.DrawFn) -> list[EncodePlan]:
+    """A run of plans that leave no cell partly coarse: coarse cells stay, go coarse or fine as a whole, and are fetched
+    slot by slot by another cell; other slots fetch from fine ones."""
+    frames, is_coarse = [], np.zeros(TOKENS, bool)
+    for _ in range(draw(st.integers(1, 5))):
+        fine = np.flatnonzero(~is_coarse)
+        fetch = np.arange(TOKENS)
+        for four in CELLS:
+            if draw(st.integers(0, 3)) == 0:
+                fetch[four] = CELLS[draw(st.integers(0, len(CELLS) - 1))]
+            elif not is_coarse[four].any() and len(fine):
+                fetch[four] = draw(st.lists(st.sampled_from(fine), min_size=4, max_size=4))
+        coming, dirty, coarse = is_coarse[fetch], [], []
+        for four in CELLS:
+            kind = draw(st.sampled_from(["kept", "kept", "coarse", "fine"]))
+            if kind == "coarse":
+                coarse.append(four[0])
+            elif kind == "fine" or (coming[four].any() and not coming[four].all()):
+                dirty += list(four)
+            elif not coming[four].any():
+                dirty += draw(st.lists(st.sampled_from(four), unique=True))
+        is_coarse = coming
+        is_coarse[dirty] = False
+        is_coarse[CELLS[np.isin(CELLS[:, 0], coarse)]] = True
+        frames.append(select(*sorted(dirty), coarse=coarse, fetch=draw(st.sampled_from([fetch, fetch.copy()]))))
+    return frames
+
+
+@settings(deadline=None, max_examples=40)
+@given(frames=plans())
 def test_any_run_of_plans_equals_the_tower_spelled_out(
-    checkpoint: tuple[Model, Weights], runtime: OnnxRuntime, frames: list[list[int]], data: st.DataObject
+    checkpoint: tuple[Model, Weights], runtime: OnnxRuntime, frames: list[EncodePlan]
 ) -> None:
-    """Dirty rows are right given the cache, clean rows keep their values, fetched rows are those of their source."""
+    """Dirty rows are right given the cache, clean rows keep their values, fetched rows are those of their source, and a
+    coarse token counts for the four that it covers."""
     plain, ours = PlainTower(*checkpoint), OnnxEncoder(runtime)
+    ours.crossover = TOKENS + 1
     first = ours.encode(picture(0), FULL)
     np.testing.assert_allclose(first.features, plain.encode(picture(0), list(range(TOKENS))), atol=1e-4)
-    for number, dirty in enumerate(frames, start=1):
-        fetch = np.array(data.draw(st.lists(st.integers(0, TOKENS - 1), min_size=TOKENS, max_size=TOKENS)))
-        plain.features = plain.features[fetch]
-        plain.keys, plain.values = plain.keys[:, fetch], plain.values[:, fetch]
-        tokens = ours.encode(picture(number), select(*dirty, fetch=fetch))
-        assert tokens.encoded == len(dirty)
-        np.testing.assert_allclose(tokens.features, plain.encode(picture(number), dirty), atol=1e-4)
+    for number, plan in enumerate(frames, start=1):
+        assert plan.fetch is not None and plan.dirty is not None
+        plain.fetch(plan.fetch)
+        coarse = [] if plan.coarse is None else list(plan.coarse)
+        tokens = ours.encode(picture(number), plan)
+        assert tokens.encoded == len(plan.dirty) + len(coarse)
+        np.testing.assert_allclose(tokens.features, plain.encode(picture(number), list(plan.dirty), coarse), atol=1e-4)
+        np.testing.assert_array_equal(tokens.coarse, plain.count != 1)
 
 
 def test_all_tokens_dirty_equals_a_full_encode(encoder: OnnxEncoder) -> None:
+    encoder.crossover = TOKENS + 1
     encoder.encode(picture(1), FULL)
     selected = encoder.encode(picture(2), select(*range(TOKENS)))
-    assert selected.encoded == TOKENS
     np.testing.assert_allclose(selected.features, encoder.encode_full(picture(2)), atol=1e-4)
 
 
@@ -146,9 +200,10 @@ def test_one_buffer_as_input_and_output_gives_the_bits_of_two(runtime: OnnxRunti
     rng = np.random.default_rng(5)
     slots = np.array([0, 3, 9], np.int64)
     feeds = {"patches": rng.normal(size=(3, 588)).astype(np.float32), "index": slots}
+    feeds["position"] = np.repeat(slots[:, None], 4, axis=1)
     feeds["key_bias"] = np.zeros(TOKENS, np.float32)
-    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in outputs(runtime).items()}
-    copied = graph.run(None, feeds | {f"{name}_in": array for name, array in state.items()})
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in caches(runtime).items()}
+    features, *copied = graph.run(["features", *state], feeds | {f"{name}_in": array for name, array in state.items()})
 
     binding = graph.io_binding()
     for name, array in feeds.items():
@@ -156,18 +211,116 @@ def test_one_buffer_as_input_and_output_gives_the_bits_of_two(runtime: OnnxRunti
     for name, array in state.items():
         binding.bind_input(f"{name}_in", "cpu", 0, np.float32, array.shape, array.ctypes.data)
         binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    binding.bind_output("features", "cpu")
     graph.run_with_iobinding(binding)
-    for output, name, value in zip(graph.get_outputs(), outputs(runtime), copied, strict=True):
-        assert output.name == name
-        np.testing.assert_array_equal(state[name], value)
-    bound = {value.data_ptr() for value in binding.get_outputs()}
+    for array, value in zip(state.values(), copied, strict=True):
+        np.testing.assert_array_equal(array, value)
+    np.testing.assert_array_equal(binding.copy_outputs_to_cpu()[-1], features)
+    bound = {value.data_ptr() for value in binding.get_outputs()[:-1]}
     assert bound == {array.ctypes.data for array in state.values()}
-    assert len(state) == 2 * manifest.layers + 1
+    assert len(state) == 2 * manifest.layers
 
 
-def outputs(runtime: OnnxRuntime) -> dict[str, tuple[int, ...]]:
+def caches(runtime: OnnxRuntime) -> dict[str, tuple[int, ...]]:
     graph = runtime.session("select_inplace")
-    return {value.name: tuple(value.shape) for value in graph.get_outputs()}
+    return {value.name: tuple(value.shape) for value in graph.get_outputs() if value.name != "features"}
+
+
+def test_a_fine_token_has_its_own_position_to_the_bit(checkpoint: tuple[Model, Weights], tmp_path: Path) -> None:
+    """The mean of four equal rows is that row: no rounding between selecting and a full encode."""
+    table = checkpoint[1]["model.vision_model.embeddings.position_embedding.weight"]
+    graph = onnx.load(checkpoint[0].folder / "select_inplace.onnx", load_external_data=False)
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info("positions"))
+    shutil.copy(checkpoint[0].folder / "model.safetensors", tmp_path)
+    onnx.save(graph, tmp_path / "select_inplace.onnx")
+    session = ort.InferenceSession(tmp_path / "select_inplace.onnx", providers=["CPUExecutionProvider"])
+
+    def positions(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        sizes = {"n": len(rows)}
+        feeds = {i.name: np.zeros([sizes.get(d, d) for d in i.shape], kinds[i.type]) for i in session.get_inputs()}
+        return np.asarray(session.run(["positions"], feeds | {"position": rows})[0], np.float32)
+
+    np.testing.assert_array_equal(positions(np.repeat(np.arange(TOKENS)[:, None], 4, axis=1)), table)
+    np.testing.assert_allclose(positions(CELLS), table[CELLS].mean(axis=1), atol=1e-7)
+
+
+def test_a_full_encode_makes_every_token_fine(encoder: OnnxEncoder) -> None:
+    encoder.encode(picture(1), FULL)
+    assert encoder.encode(picture(2), select(7, coarse=[0, 10])).coarse.sum() == 8
+    full = encoder.encode(picture(3), FULL)
+    assert not full.coarse.any()
+    np.testing.assert_array_equal(full.features, encoder.encode_full(picture(3)))
+    after = encoder.encode(picture(4), select(1))
+    assert after.encoded == 1
+
+
+def test_what_lies_in_masked_slots_never_leaks(runtime: OnnxRuntime) -> None:
+    """NaN in the rows that a coarse cell leaves unused changes nothing, to the bit."""
+    results = []
+    for poison in (0.0, np.nan):
+        encoder = OnnxEncoder(runtime)
+        encoder.encode(picture(1), FULL)
+        encoder._cache[:, :, :, [1, 4, 5]] += np.float32(poison)
+        encoder.encode(picture(2), select(10, coarse=[0]))
+        results.append(encoder.encode(picture(3), select(9, 14)).features.copy())
+    assert np.isfinite(results[0]).all()
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+BAD_PLANS = {
+    "part of a coarse cell": (select(1, 4), r"the cell at slot 0 \(row 0, column 0\) would be partly coarse"),
+    "both": (select(2, coarse=[2]), r"slot 2 \(row 0, column 2\) is both in `dirty` and in `coarse`"),
+    "no cell": (select(coarse=[5]), r"`coarse` names the cell at slot 5 .*expected the top left"),
+    "no slot": (select(TOKENS), rf"slots {TOKENS} to {TOKENS}, expected 0 to {TOKENS - 1}"),
+    "half a coarse cell fetched": (
+        select(fetch=np.array([0, 1, 0, 1, 4, 5, *range(6, TOKENS)])),
+        r"slot 2 \(row 0, column 2\) would be partly coarse",
+    ),
+    "a coarse cell turned over": (
+        select(fetch=np.array([0, 1, 1, 0, 4, 5, 4, 5, *range(8, TOKENS)])),
+        r"slot 2 \(row 0, column 2\) fetches from parts of coarse cells",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PLANS)
+def test_a_plan_that_breaks_a_coarse_cell_is_refused_and_changes_nothing(runtime: OnnxRuntime, case: str) -> None:
+    refused, left_alone = OnnxEncoder(runtime), OnnxEncoder(runtime)
+    for encoder in (refused, left_alone):
+        encoder.encode(picture(1), FULL)
+        encoder.encode(picture(2), select(coarse=[0]))
+    plan, message = BAD_PLANS[case]
+    with pytest.raises(ValueError, match=message):
+        refused.encode(picture(3), plan)
+    ours, theirs = (encoder.encode(picture(4), select(3, 8)) for encoder in (refused, left_alone))
+    assert ours.encoded == 2
+    np.testing.assert_array_equal(ours.features, theirs.features)
+
+
+def test_a_full_plan_has_no_coarse_cells() -> None:
+    with pytest.raises(ValueError, match="a full encode has no coarse cells"):
+        EncodePlan(Mode.FULL, None, coarse=np.array([0]))
+
+
+def test_a_slide_of_the_grid_moves_no_row_of_the_cache(encoder: OnnxEncoder) -> None:
+    """One column to the left: tokens take their rows along, and only what is revealed is written."""
+    encoder.encode(picture(1), FULL)
+    before = encoder._cache.copy()
+    slots = np.arange(TOKENS).reshape(SIDE, SIDE)
+    fetch = np.concatenate([slots[:, 1:], slots[:, -1:]], axis=1).ravel()
+    encoder.encode(picture(2), select(*slots[:, -1], fetch=fetch))
+    changed = (encoder._cache != before).any(axis=(0, 1, 2, 4))
+    np.testing.assert_array_equal(np.flatnonzero(changed), slots[:, 0])
+
+
+def test_past_the_crossover_a_plan_is_carried_out_in_full(encoder: OnnxEncoder) -> None:
+    encoder.crossover = 5
+    encoder.encode(picture(1), FULL)
+    assert encoder.encode(picture(2), select(0, 1, 2, 3)).encoded == 4
+    tokens = encoder.encode(picture(3), select(0, 1, 2, coarse=[8, 10]))
+    assert tokens.encoded == TOKENS and not tokens.coarse.any()
+    np.testing.assert_array_equal(tokens.features, encoder.encode_full(picture(3)))
 
 
 def test_nothing_survives_a_reset(runtime: OnnxRuntime, encoder: OnnxEncoder) -> None:
@@ -187,11 +340,26 @@ def test_the_first_call_is_full_whatever_the_plan(encoder: OnnxEncoder) -> None:
     np.testing.assert_array_equal(tokens.features, encoder.encode_full(picture(1)))
 
 
-def test_after_a_failure_the_next_call_is_full(encoder: OnnxEncoder) -> None:
+def test_after_a_failure_the_next_call_is_full(tmp_path: Path) -> None:
+    """The selective graph is made to fail after it has written the rows of its first layer."""
+    write_checkpoint(tmp_path, SIZE)
+    model = export_model(tmp_path, name="random", domain="noise", prompt="{image}{question}")
+    file = model.graph("select_inplace")
+    graph = onnx.load(file, load_external_data=False)
+    last = next(node for node in reversed(graph.graph.node) if node.op_type == "ScatterND")
+    astray = onnx.helper.make_tensor("astray", onnx.TensorProto.INT64, [1], [TOKENS])
+    graph.graph.initializer.append(astray)
+    graph.graph.node.insert(0, onnx.helper.make_node("Add", [last.input[1], "astray"], ["beyond"]))
+    last.input[1] = "beyond"
+    for number, node in enumerate(graph.graph.node):
+        if node is last:
+            graph.graph.node.insert(number, graph.graph.node.pop(0))
+            break
+    file.write_bytes(graph.SerializeToString())
+    encoder = OnnxEncoder(OnnxRuntime(model, threads=1))
     encoder.encode(picture(1), FULL)
-    wrong_type = EncodePlan(Mode.WARPING, np.array([1, 2], np.int32))  # type: ignore[arg-type]
-    with pytest.raises(EngineFault, match="data type"):
-        encoder.encode(picture(2), wrong_type)
+    with pytest.raises(EngineFault, match="invalid indice"):
+        encoder.encode(picture(2), select(1, 2))
     after = encoder.encode(picture(3), select(5))
     assert after.encoded == TOKENS
     np.testing.assert_array_equal(after.features, encoder.encode_full(picture(3)))

@@ -23,9 +23,11 @@ def encode_full(checkpoint: Checkpoint) -> Graph:
 
 
 def select_inplace(checkpoint: Checkpoint) -> Graph:
-    """patches (n, 3·p·p), index (n,), key_bias (T,), features_in (T, D), keys_N_in and values_N_in (H, T, dh) →
-    features, keys_N, values_N with n rows replaced. One buffer may be bound as input and output: ScatterND then writes
-    rows only. Keys and values are tensors of their own, because cutting one tensor in two would copy the cache."""
+    """patches (n, 3·p·p), index (n,), position (n, 4), key_bias (T,), keys_N_in and values_N_in (H, T, dh) →
+    features (n, D), keys_N and values_N with the rows `index` replaced. A token's position is the mean of four rows of
+    the position table: four times its own for a fine token, those of its cell for a coarse one. One buffer may be bound
+    as input and output: ScatterND then writes rows only. Keys and values are tensors of their own, because cutting one
+    tensor in two would copy the cache."""
     return _tower(Graph("select_inplace", checkpoint), select=True)
 
 
@@ -53,12 +55,13 @@ def _tower(g: Graph, *, select: bool) -> Graph:
 
     patches = g.input("patches", ("n" if select else tokens, pixels))
     index = g.input("index", ("n",), TensorProto.INT64) if select else None
+    position = g.input("position", ("n", 4), TensorProto.INT64) if select else None
     key_bias = g.input("key_bias", (tokens,)) if select else None
     cache_rows = _cache_rows(g, index, heads) if index else ""
 
     kernel = g.weight(f"{TOWER}.embeddings.patch_embedding.weight", (dim, pixels))
     x = g.op("Gemm", patches, kernel, g.weight(f"{TOWER}.embeddings.patch_embedding.bias"), transB=1)
-    x = g.op("Add", x, _positions(g, index))
+    x = g.op("Add", x, _positions(g, position))
     for i in range(config.num_hidden_layers):
         layer = f"{TOWER}.encoder.layers.{i}"
         h = g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
@@ -79,24 +82,28 @@ def _tower(g: Graph, *, select: bool) -> Graph:
         h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
         h = _gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
         x = g.op("Add", x, g.linear(h, f"{layer}.mlp.fc2"))
-    if index:
-        rows = g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps)
-        slots = g.op("Unsqueeze", index, g.constant([1]))
-        g.op("ScatterND", g.input("features_in", (tokens, dim)), slots, rows, name="features")
-    else:
-        g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
-    g.output("features", (tokens, dim))
+    g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
+    g.output("features", ("n" if select else tokens, dim))
     return g
 
 
-def _positions(g: Graph, index: str | None) -> str:
-    """Position embeddings of all tokens, or of those in `index`: row i of the table belongs to slot i.
+def _positions(g: Graph, position: str | None) -> str:
+    """Position embeddings of all tokens, (T, D), or for `position` (n, 4) the means of four rows, (n, D). Row i of the
+    table belongs to slot i.
 
-    transformers gets there through fractions in float32, and on a few grids (19×19, 25×25, 29×29, …) rounding, which
-    differs between processors, puts a patch into its neighbour's row; on those grids we differ on purpose.
+    Sums of two, then of two again: the mean of four equal numbers is that number, bit for bit.
+    transformers gets to a slot's row through fractions in float32, and on a few grids (19×19, 25×25, 29×29, …)
+    rounding, which differs between processors, puts a patch into its neighbour's row; on those grids we differ on
+    purpose.
     """
     table = g.weight(f"{TOWER}.embeddings.position_embedding.weight")
-    return g.op("Gather", table, index, axis=0) if index else table
+    if not position:
+        return table
+    dim = g.checkpoint.config.vision_config.hidden_size
+    x = g.op("Gather", g.op("Mul", table, g.constant(0.25)), position, axis=0)
+    x = g.op("ReduceSum", g.op("Reshape", x, g.constant([-1, 2, 2 * dim])), g.constant([1]), keepdims=0)
+    x = g.op("Reshape", x, g.constant([-1, 2, dim]))
+    return g.op("ReduceSum", x, g.constant([1]), name="positions", keepdims=0)
 
 
 def _cache_rows(g: Graph, index: str, heads: int) -> str:

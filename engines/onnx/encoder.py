@@ -8,29 +8,36 @@ from numpy.typing import NDArray
 from engines.onnx.runtime import OnnxRuntime, run
 from engines.plan import EncodePlan, TokenMap
 from engines.preprocess import Preprocessor
+from engines.slots import Moves, Slots
 
 PARTS = ("keys", "values")
+_NO_CELLS = np.empty(0, np.int64)
 
 
 class OnnxEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its weights.
 
-    Features (T, D) and keys and values (L, 2, H, T, dh) live in two arrays that are bound once, as outputs of the full
-    graph and as inputs *and* outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the
-    same memory, so a frame writes the dirty rows and nothing else.
+    Keys and values (L, 2, H, T, dh) live in one array that is bound once, as outputs of the full graph and as inputs
+    *and* outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a
+    frame writes the dirty rows and nothing else.
+
+    crossover: from so many tokens on, a plan is carried out in full, because that is no dearer and exact; all of them
+    until costs have been measured (`engines.cost`).
     """
 
     def __init__(self, runtime: OnnxRuntime) -> None:
         manifest = runtime.model.manifest
         tokens = manifest.tokens
         self._manifest = manifest
+        self.crossover = tokens
         self._pre = Preprocessor(manifest)
         self._full, self._select = runtime.session("encode_full"), runtime.session("select_inplace")
+        self._slots = Slots(manifest.grid)
         self._features = np.zeros((tokens, manifest.dim), np.float32)
+        self._rows = np.empty((tokens, manifest.dim), np.float32)
         self._cache = np.zeros(manifest.cache_layout, np.float32)
-        self._scratch = np.empty(0, np.float32)
         self._patches = np.empty((tokens, 3 * manifest.patch_size**2), np.float32)
-        self._key_bias = np.zeros(tokens, np.float32)
+        self._own_position = np.repeat(np.arange(tokens)[:, None], 4, axis=1)
         self._valid = False
         self._full_binding, self._audit_binding = self._full.io_binding(), self._full.io_binding()
         self._select_binding = self._select.io_binding()
@@ -38,7 +45,8 @@ class OnnxEncoder:
             self._full_binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
             self._select_binding.bind_input(f"{name}_in", "cpu", 0, np.float32, array.shape, array.ctypes.data)
             self._select_binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._select_binding.bind_cpu_input("key_bias", self._key_bias)
+        self._full_binding.bind_output("features", "cpu", 0, np.float32, self._rows.shape, self._features.ctypes.data)
+        self._select_binding.bind_cpu_input("key_bias", self._slots.key_bias)
         self._audit_binding.bind_output("features", "cpu")
 
     @property
@@ -55,22 +63,19 @@ class OnnxEncoder:
 
     def encode(self, picture: NDArray[np.uint8], plan: EncodePlan) -> TokenMap:
         """See `Encoder.encode`. A plan made for a cache that is no longer valid is carried out in full."""
-        dirty = plan.dirty if self._valid else None
-        self._valid = False
-        if dirty is None:
-            encoded = self._manifest.tokens
-            self._full_binding.bind_cpu_input("patches", self._pre.patches(picture, out=self._patches))
-            run(self._full, self._full_binding)
+        tokens = self._manifest.tokens
+        encoded = plan.encoded if self._valid else None
+        if encoded is None or encoded >= self.crossover:
+            encoded = tokens
+            self._encode_all(picture)
         else:
-            encoded = len(dirty)
-            if plan.fetch is not None:
-                self._fetch(plan.fetch)
+            moves = self._slots.apply(plan)
+            self._valid = False
+            self._carry(moves)
             if encoded:
-                self._select_binding.bind_cpu_input("patches", self._pre.patches(picture, dirty, self._patches))
-                self._select_binding.bind_cpu_input("index", dirty)
-                run(self._select, self._select_binding)
-        self._valid = True
-        return TokenMap(self._features, self._manifest.grid, encoded)
+                self._encode_some(picture, plan)
+            self._valid = True
+        return TokenMap(self._features, self._manifest.grid, encoded, self._slots.coarse)
 
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (T, D), an array of their own; keys and values are not kept. Raises EngineFault."""
@@ -81,20 +86,39 @@ class OnnxEncoder:
     def reset(self) -> None:
         self._valid = False
 
+    def _encode_all(self, picture: NDArray[np.uint8]) -> None:
+        self._valid = False
+        self._slots.reset()
+        self._full_binding.bind_cpu_input("patches", self._pre.patches(picture, out=self._patches))
+        run(self._full, self._full_binding)
+        self._valid = True
+
+    def _encode_some(self, picture: NDArray[np.uint8], plan: EncodePlan) -> None:
+        """Fine tokens first, then coarse ones."""
+        fine = _NO_CELLS if plan.dirty is None else plan.dirty
+        cells = _NO_CELLS if plan.coarse is None else plan.coarse
+        k, n = len(fine), len(fine) + len(cells)
+        four = self._slots.four(cells)
+        self._pre.patches(picture, fine, self._patches)
+        self._pre.coarse_patches(picture, cells, self._patches[k:])
+        binding, features = self._select_binding, self._rows[:n]
+        binding.bind_cpu_input("patches", self._patches[:n])
+        binding.bind_cpu_input("index", self._slots.rows[np.concatenate([fine, cells])])
+        binding.bind_cpu_input("position", np.concatenate([self._own_position[fine], four]))
+        binding.bind_output("features", "cpu", 0, np.float32, features.shape, features.ctypes.data)
+        run(self._select, binding)
+        self._features[fine] = features[:k]
+        self._features[four] = features[k:, None]
+
     def _state(self) -> list[tuple[str, NDArray[np.float32]]]:
         """Name and memory of everything that the graphs read and write from frame to frame."""
-        layers = [(f"{part}_{i}", layer[j]) for i, layer in enumerate(self._cache) for j, part in enumerate(PARTS)]
-        return [("features", self._features), *layers]
+        return [(f"{part}_{i}", layer[j]) for i, layer in enumerate(self._cache) for j, part in enumerate(PARTS)]
 
-    def _fetch(self, fetch: NDArray[np.int64]) -> None:
-        """Let each slot take over the cached values of slot `fetch[slot]`; rows that stay are not touched."""
-        moved = np.flatnonzero(fetch != np.arange(len(fetch)))
-        if not len(moved):
-            return
-        if not len(self._scratch):
-            self._scratch = np.empty(max(self._cache.size, self._features.size), np.float32)
-        layers, two, heads, tokens, size = self._cache.shape
-        for table in (self._cache.reshape(layers * two * heads, tokens, size), self._features[None]):
-            rows = self._scratch[: table.size // tokens * len(moved)].reshape(len(table), len(moved), -1)
-            np.take(table, fetch[moved], axis=1, out=rows, mode="clip")
-            table[:, moved] = rows
+    def _carry(self, moves: Moves) -> None:
+        """What a plan takes over from other slots, and the rows that it masks."""
+        if len(moves.moved_to):
+            self._features[moves.moved_to] = self._features[moves.moved_from]
+        if len(moves.copied_to):
+            self._cache[:, :, :, moves.copied_to] = self._cache[:, :, :, moves.copied_from]
+        if len(moves.masked):
+            self._cache[:, :, :, moves.masked] = 0
