@@ -4,14 +4,13 @@ frames of which only a part is new."""
 from __future__ import annotations
 
 from dataclasses import replace
-from math import pi
 
 import numpy as np
 
 from agent.capture.scene.backdrop import paint
 from agent.capture.scene.draw import Figure, Image, Labels, add_noise, add_rain, draw_figures, figure, measure
 from agent.capture.scene.stage import kinds_of
-from agent.capture.scene.still import new_figure, overlap, place_figures, random_world
+from agent.capture.scene.still import new_figure, overlap, place_figures, random_phase, random_world
 from agent.capture.scene.truth import LIGHTS, SceneTruth
 
 Still = tuple[Image, SceneTruth, Labels]
@@ -39,7 +38,9 @@ def random_pair(rng: np.random.Generator, width: int = 640, height: int = 360) -
             del later[int(rng.integers(len(later)))]
         elif later and change in ("move", "do"):
             i = int(rng.integers(len(later)))
-            other = _moved(later[i], rng, width) if change == "move" else _doing_else(later[i], place, rng, width, height)
+            other = (
+                _moved(later[i], rng, width) if change == "move" else _doing_else(later[i], place, rng, width, height)
+            )
             if other is not None and all(overlap(other, f) < _CLEAR for n, f in enumerate(later) if n != i):
                 later[i] = other
     later = [_stirred(f, rng) for f in later]
@@ -77,20 +78,20 @@ def _moved(f: Figure, rng: np.random.Generator, width: int) -> Figure:
     return figure(f.id, f.look, replace(f.pose, x=float(np.clip(x, 0.05 * width, 0.95 * width))), f.action)
 
 
-def _doing_else(
-    f: Figure, place: str, rng: np.random.Generator, width: int, height: int
-) -> Figure | None:
+def _doing_else(f: Figure, place: str, rng: np.random.Generator, width: int, height: int) -> Figure | None:
     """The same individual in the same spot doing something else; None for what can only do one thing."""
     for _ in range(8):
         other = new_figure(f.id, f.look.kind, place, rng, width, height)
         if other.action != f.action:
+            if other.pose.height and f.pose.y < other.pose.y:
+                continue  # it would fly out of the picture
             pose = replace(other.pose, x=f.pose.x, y=f.pose.y, size=f.pose.size, facing=f.pose.facing)
             return figure(f.id, f.look, pose, other.action)
     return None
 
 
 def _stirred(f: Figure, rng: np.random.Generator) -> Figure:
-    """What walks, runs, rides or flies has another phase of its gait."""
-    if f.action not in ("walking", "running", "riding", "flying", "driving"):
+    """What walks, runs, rides or flies is at another moment of its gait."""
+    if f.action not in ("walking", "running", "riding", "flying", "driving", "carrying"):
         return f
-    return figure(f.id, f.look, replace(f.pose, phase=float(rng.uniform(0, 2 * pi))), f.action)
+    return figure(f.id, f.look, replace(f.pose, phase=random_phase(f.look.kind, f.action, rng)), f.action)
