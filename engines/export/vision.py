@@ -80,7 +80,7 @@ def _tower(g: Graph, *, select: bool) -> Graph:
         h = _attend(g, q, k, v, key_bias, dim, heads)
         x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.out_proj"))
         h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
-        h = _gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
+        h = gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
         x = g.op("Add", x, g.linear(h, f"{layer}.mlp.fc2"))
     g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
     g.output("features", ("n" if select else tokens, dim))
@@ -123,7 +123,7 @@ def _attend(g: Graph, q: str, k: str, v: str, key_bias: str | None, dim: int, he
     return g.op("Reshape", g.op("Transpose", x, perm=[1, 0, 2]), g.constant([-1, dim]))
 
 
-def _gelu(g: Graph, x: str, kind: str) -> str:
+def gelu(g: Graph, x: str, kind: str) -> str:
     """Both kinds in the spelling that ONNX Runtime and TensorRT recognise and fuse."""
     half = g.op("Mul", x, g.constant(0.5))
     if kind == "gelu":
