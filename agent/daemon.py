@@ -1,10 +1,11 @@
 """The one place that wires the parts together, runs them, and ends them in order.
 
     camera ─▶ ring ─▶ frame loop (coherent path, change, anomaly) ─▶ book of events ─▶ outbox ─▶ MQTT, NDJSON
-                                         └─▶ describing thread ─▶ the same events, completed
+                                         └─▶ describing ─▶ the same events, completed
+                                                 └─▶ a vision server, where one is configured
 
-Threads: capture and frames per camera, describing, events, mqtt, metrics. The thread that calls `run` keeps states
-fresh and writes what the anomaly models have learned.
+Threads: capture and frames per camera, describing, describer, events, mqtt, metrics. The thread that calls `run` keeps
+states fresh and writes what the anomaly models have learned.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from agent.capture.scene.language import DESCRIBE
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import PROFILES
-from agent.describing import DescribingThread
+from agent.describing import Describe, DescribingThread, Look
 from agent.events.book import EventBook, Retention
 from agent.events.lock import StateLock
 from agent.events.model import AnyEvent, EventType
@@ -51,7 +52,7 @@ from agent.watching import CameraWatch
 from config.errors import ConfigError
 from config.identity import device_id
 from config.settings import Camera as CameraSettings
-from config.settings import Mqtt, Settings
+from config.settings import Describer, Mqtt, Settings
 from engines.decoder import Decoder
 from engines.manifest import Manifest, find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
@@ -59,10 +60,15 @@ from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
 from vpi_ops.host import HostOps
 
+if TYPE_CHECKING:
+    from agent.describer.server import VisionServer
+
 log = structlog.get_logger()
 
 _TICK_S = 1.0
 _BROKER_WITHIN_S = 5.0
+_SERVER_GRACE_S = 5.0
+"""The vision server keeps its time itself; this is for what stands around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class Daemon:
         self._stack = ExitStack()
         self._baselines: dict[Path, dict[str, NDArray[Any]]] = {}
         self._notes: list[str] = []
+        self._server: VisionServer | None = None
+        self._patience_s = 10.0  # for words that are being made when every source has ended
         self.cameras: dict[str, Camera] = {}
         self.link: MqttLink | None = None
         self.unsent = 0
@@ -118,21 +126,46 @@ class Daemon:
         if self.outbox.damaged:
             self._notes.append(self.outbox.damaged)
         self._book = self._open_book(settings)
-        self._describing = enter(DescribingThread())
+        self._describing = self._open_describing(settings.describer, list(settings.cameras))
         runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
-        decoder = Decoder(model, spin=False)
+        words = _words(Decoder(model, spin=False))
         costs: EncodeCosts | None = None
         for name, camera in settings.cameras.items():
             pictures = Preprocessor(model.manifest)
             vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), PROFILES[settings.profile], costs=costs)
             costs = vlm.costs
-            self.cameras[name] = self._camera(name, camera, model.manifest, vlm, decoder)
+            self.cameras[name] = self._camera(name, camera, settings.describer, model.manifest, vlm, words)
         self._book.end_interrupted()
         if settings.mqtt is not None:
             address, handlers = _address(settings.mqtt), {"analysis": self._set_analysis}
             self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
         self._teller = StateTeller(
-            self.device, __version__, self.cameras, self._book, self.outbox, self.metrics, self.link, notes=self._notes
+            self.device,
+            __version__,
+            self.cameras,
+            self._book,
+            self.outbox,
+            self.metrics,
+            self.link,
+            notes=self._notes,
+            server=self._server,
+        )
+
+    def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
+        enter = self._stack.enter_context
+        if describer is None:
+            return enter(DescribingThread())
+        from agent.describer.server import VisionServer
+
+        self._server = server = enter(VisionServer(describer, cameras, observe=self.metrics.describer_request))
+        self._patience_s = max(self._patience_s, describer.timeout_s)
+        log.info("pictures leave this machine to be described", server=server.name, model=describer.model)
+        return enter(
+            DescribingThread(
+                parallel=describer.parallel,
+                deadline_s=describer.timeout_s + _SERVER_GRACE_S,
+                interrupt=server.close,
+            )
         )
 
     def _open_book(self, settings: Settings) -> EventBook:
@@ -152,14 +185,31 @@ class Daemon:
         return self._stack.enter_context(book)
 
     def _camera(
-        self, name: str, camera: CameraSettings, manifest: Manifest, vlm: TemporalVLM, decoder: Decoder
+        self,
+        name: str,
+        camera: CameraSettings,
+        describer: Describer | None,
+        manifest: Manifest,
+        vlm: TemporalVLM,
+        words: Describe,
     ) -> Camera:
         rendered = camera.source.startswith("scene:")
         mute = "" if rendered or "rendered" not in manifest.domain else _mute(manifest.name)
-        if mute:
-            log.warning(mute, camera=name)
-        describe = None if mute else partial(decoder.generate, question=DESCRIBE)
-        reporter = CameraReporter(name, self._book, self._describing, describe, mute=mute)
+        if describer is not None and self._server is not None:
+            from agent.describer.request import reduced_jpeg
+
+            reporter = CameraReporter(
+                name,
+                self._book,
+                self._describing,
+                partial(self._server.describe, name),
+                fallback=words if describer.fallback == "builtin" and not mute else None,
+                picture=partial(reduced_jpeg, settings=describer.image),
+            )
+        else:
+            if mute:
+                log.warning(mute, camera=name)
+            reporter = CameraReporter(name, self._book, self._describing, None if mute else words, mute=mute)
         watch = CameraWatch(
             vlm,
             Preprocessor(manifest),
@@ -235,7 +285,7 @@ class Daemon:
             stopper.start()
         for stopper in stoppers:
             stopper.join()
-        self._describing.finish(0.2 if hurry else 10.0)
+        self._describing.finish(0.2 if hurry else self._patience_s)
         self._describing.close(0.3)
         if not self._book.close(0.8 if hurry else 5.0):
             log.error("the disk did not take all events in time")
@@ -279,6 +329,15 @@ class Daemon:
                 baseline_file.write(path, arrays)
             except OSError as error:
                 log.warning("what was learned can't be kept", file=str(path), reason=error.strerror)
+
+
+def _words(decoder: Decoder) -> Describe:
+    """The built-in model's words about a look."""
+
+    def describe(look: Look) -> Iterator[str]:
+        return decoder.generate(look.features, DESCRIBE)
+
+    return describe
 
 
 def _address(mqtt: Mqtt) -> BrokerAddress:

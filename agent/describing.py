@@ -1,4 +1,4 @@
-"""One thread that puts token features into words, for all cameras: the newest wish of each camera counts."""
+"""The threads that put what a camera sees into words, for all cameras: the newest wish of each camera counts."""
 
 from __future__ import annotations
 
@@ -6,65 +6,102 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from config.errors import DescriberError
+
 log = structlog.get_logger()
 
-Describe = Callable[[NDArray[np.float32]], Iterator[str]]
-"""Features float32 (T, D) of one camera's frame → pieces of text as they are made. May raise EngineFault."""
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What there is to be put into words: one state of what a camera sees.
+
+    features: float32 (T, D). picture: the same as JPEG, None when no one asks for pictures. change: it is to be told
+    against what was described last. before: the picture of that, filled in when the description begins.
+    """
+
+    features: NDArray[np.float32]
+    picture: bytes | None = None
+    change: bool = False
+    before: bytes | None = None
+
+
+Describe = Callable[[Look], Iterator[str]]
+"""A look → pieces of text as they are made. May raise EngineFault and DescriberError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What came of a wish. text: what was said. missing: why it is not the whole text, None when it is."""
+    """What came of a wish. text: what was said. note: why it is not the whole text, or whose it is; None when there is
+    nothing to say about it."""
 
     text: str
-    missing: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
     describe: Describe
-    features: NDArray[np.float32]
+    fallback: Describe | None
+    look: Look
     done: Callable[[Description], None]
 
 
 class DescribingThread:
     """Takes wishes from frame loops and never makes them wait.
 
-    A wish replaces the one of the same camera that has not begun; that one is told so. A description that has begun
-    goes on to its end, at most `deadline_s`: where news never stops, something must still be said. Every wish is
-    answered once, from this thread or from the one that calls `wish` or `close`.
+    A wish takes the place in the queue of the same camera's wish that has not begun; that one is told so. A description
+    that has begun goes on to its end, at most `deadline_s`: where news never stops, something must still be said. Every
+    wish is answered once, from a thread of this object or from the one that calls `wish` or `close`.
+
+    parallel: how many cameras are described at a time; one camera's descriptions come one after the other. interrupt:
+    called by `close` to end a describer that waits for something.
     """
 
-    def __init__(self, *, deadline_s: float = 20.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        parallel: int = 1,
+        deadline_s: float = 20.0,
+        interrupt: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._deadline_s = deadline_s
+        self._interrupt = interrupt
         self._clock = clock
         self._wishes: OrderedDict[str, _Wish] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
-        self._current: _Wish | None = None  # being described, and not given up
-        self._busy = False  # until it is answered
-        self._thread = threading.Thread(target=self._run, name="describing", daemon=True)
-        self._thread.start()
+        self._busy: set[str] = set()  # cameras whose wish has begun and is not answered
+        self._unanswered: dict[str, _Wish] = {}  # begun, and whoever takes it from here must answer it
+        self._pictures: dict[str, bytes] = {}  # what each camera's last words were about
+        self._threads = [
+            threading.Thread(target=self._run, name=f"describing {i}", daemon=True) for i in range(parallel)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def wish(
         self,
         camera: str,
         describe: Describe,
-        features: NDArray[np.float32],
+        look: Look,
         done: Callable[[Description], None],
+        *,
+        fallback: Describe | None = None,
     ) -> None:
-        """Have features described; `done` gets the answer. features: float32 (T, D), copied before this returns."""
-        wish = _Wish(describe, features.copy(), done)
+        """Have a look described; `done` gets the answer. The features are copied before this returns. fallback: the
+        built-in model, asked when `describe` gives no words."""
+        wish = _Wish(describe, fallback, replace(look, features=look.features.copy()), done)
         with self._changed:
             closed = self._closed
-            replaced = None if closed else self._wishes.pop(camera, None)
+            replaced = None if closed else self._wishes.get(camera)
             if not closed:
                 self._wishes[camera] = wish
                 self._changed.notify_all()
@@ -86,10 +123,14 @@ class DescribingThread:
             left = list(self._wishes.values())
             self._wishes.clear()
             self._changed.notify_all()
-        self._thread.join(timeout_s)
+        self._interrupt()
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
         with self._changed:
-            stuck, self._current = self._current, None
-        for wish in left if stuck is None else [stuck, *left]:
+            left = [*self._unanswered.values(), *left]
+            self._unanswered.clear()
+        for wish in left:
             _answer(wish, Description("", "no text: the agent was stopping"))
 
     def __enter__(self) -> DescribingThread:
@@ -101,38 +142,68 @@ class DescribingThread:
         self.close()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._wishes or self._closed)
-                if self._closed:
-                    return
-                _, wish = self._wishes.popitem(last=False)
-                self._current, self._busy = wish, True
+        while (begun := self._begin()) is not None:
+            camera, wish = begun
             description = self._describe(wish)
             with self._changed:
-                given_up, self._current = self._current is None, None
+                given_up = self._unanswered.pop(camera, None) is None
+                if description.text and wish.look.picture is not None:
+                    self._pictures[camera] = wish.look.picture
             if not given_up:
                 _answer(wish, description)
+            with self._changed:
+                self._busy.discard(camera)
+                self._changed.notify_all()
+
+    def _begin(self) -> tuple[str, _Wish] | None:
+        """The first wish of a camera that is not being described, when there is one; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._next() is not None)
+            camera = self._next()
+            if self._closed or camera is None:
+                return None
+            wish = self._wishes.pop(camera)
+            if wish.look.change:
+                wish = replace(wish, look=replace(wish.look, before=self._pictures.get(camera)))
+            self._busy.add(camera)
+            self._unanswered[camera] = wish
+            return camera, wish
+
+    def _next(self) -> str | None:
+        return next((camera for camera in self._wishes if camera not in self._busy), None)
 
     def _describe(self, wish: _Wish) -> Description:
+        told = self._say(wish.describe, wish.look)
+        if told.text or told.note is None or wish.fallback is None or self._closed:
+            return told
+        instead = self._say(wish.fallback, wish.look)
+        if not instead.text:
+            return told
+        reason = told.note.removeprefix(_NO_TEXT)
+        return Description(instead.text, instead.note or f"text by the built-in model: {reason}")
+
+    def _say(self, describe: Describe, look: Look) -> Description:
         deadline = self._clock() + self._deadline_s
         pieces: list[str] = []
-        missing = None
+        reason = None
         try:
-            for piece in wish.describe(wish.features):
+            for piece in describe(look):
                 pieces.append(piece)
                 if self._closed:
-                    missing = "text cut short: the agent was stopping"
+                    reason = "the agent was stopping"
                 elif self._clock() > deadline:
-                    missing = f"text cut short after {self._deadline_s:g} s"
-                if missing:
+                    reason = f"it took longer than {self._deadline_s:g} s"
+                if reason:
                     break
         except Exception as error:  # the next description may well succeed; the frame loop must not notice
-            log.warning("description failed", reason=str(error))
-            missing = f"text cut short: {error}" if pieces else f"no text: {error}"
-        return Description("".join(pieces).strip(), missing)
+            if not isinstance(error, DescriberError):  # the server's troubles are told once, by who watches over it
+                log.warning("description failed", reason=str(error))
+            reason = "the agent was stopping" if self._closed else str(error)
+        text = "".join(pieces).strip()
+        return Description(text, reason and (f"text cut short: {reason}" if text else f"{_NO_TEXT}{reason}"))
+
+
+_NO_TEXT = "no text: "
 
 
 def _answer(wish: _Wish, description: Description) -> None:

@@ -1,4 +1,4 @@
-"""What a Prometheus server can read of a running agent. Base units; labels are camera, mode, stage, kind."""
+"""What a Prometheus server can read of a running agent. Base units; labels are camera, mode, stage, kind, outcome."""
 
 from __future__ import annotations
 
@@ -52,8 +52,17 @@ class Metrics:
             buckets=_LATENCY_SECONDS,
             registry=r,
         )
-        self._words = Counter(
-            "stillwatch_described", "Descriptions finished or given up.", ["camera", "outcome"], registry=r
+        self._requests = Counter(
+            "stillwatch_describer_requests", "Requests to the vision server, by outcome.", ["outcome"], registry=r
+        )
+        self._request_seconds = Histogram(
+            "stillwatch_describer_request_seconds",
+            "Time of a request to the vision server.",
+            buckets=_LATENCY_SECONDS,
+            registry=r,
+        )
+        self._breaker_open = Gauge(
+            "stillwatch_describer_breaker_open", "1 while the vision server fails and is left alone.", registry=r
         )
         self._outbox = Gauge("stillwatch_outbox_depth", "Messages that wait for the broker.", registry=r)
         self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
@@ -86,8 +95,13 @@ class Metrics:
         if latency_s is not None and latency_s >= 0:
             self._latency.labels(camera, kind).observe(latency_s)
 
-    def described(self, camera: str, outcome: str) -> None:
-        self._words.labels(camera, outcome).inc()
+    def describer_request(self, outcome: str, seconds: float) -> None:
+        """outcome: answered, failed or abandoned."""
+        self._requests.labels(outcome).inc()
+        self._request_seconds.observe(seconds)
+
+    def describer_breaker(self, is_open: bool) -> None:
+        self._breaker_open.set(is_open)
 
     def broker(self, connected: bool, waiting: int) -> None:
         self._connected.set(connected)

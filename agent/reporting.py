@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from agent.capture.frame import Frame
-from agent.describing import Describe, DescribingThread, Description
+from agent.describing import Describe, DescribingThread, Description, Look
 from agent.events.book import EventBook
 from agent.events.model import Anomaly, Box, Condition, Health, SemanticChange, Severity
 from agent.insight.anomaly import Alarm
@@ -24,24 +24,33 @@ _HIGH_SCORE = 1.5
 class CameraReporter:
     """Publishes for one camera. Every method returns at once; words and disk are the business of other threads.
 
-    describe: puts features into words. None when the model's words mean nothing on this camera: then `mute` is the
-    sentence that says so, and stands in each event's `degraded`.
+    describe: puts looks into words. None when the model's words mean nothing on this camera: then `mute` is the
+    sentence that says so, and stands in each event's `degraded`. fallback: asked when `describe` gives no words.
+    picture: makes the JPEG that `describe` gets to see from uint8 RGB (H, W, 3); None when it needs none.
     """
 
     def __init__(
-        self, camera: str, book: EventBook, describing: DescribingThread, describe: Describe | None, *, mute: str = ""
+        self,
+        camera: str,
+        book: EventBook,
+        describing: DescribingThread,
+        describe: Describe | None,
+        *,
+        fallback: Describe | None = None,
+        picture: Callable[[NDArray[np.uint8]], bytes] | None = None,
+        mute: str = "",
     ) -> None:
         self.camera = camera
         self.text = ""
         """What was said last of this camera."""
-        self._book, self._describing, self._describe, self._mute = book, describing, describe, mute
+        self._book, self._describing, self._mute = book, describing, mute
+        self._describe, self._fallback, self._picture = describe, fallback, picture
         self._alarm: str | None = None
         self._loss: str | None = None
 
-    def first_look(self, features: NDArray[np.float32]) -> None:
+    def first_look(self, frame: Frame, features: NDArray[np.float32]) -> None:
         """Have the scene (float32 (T, D)) described without an event: what a first change will call `before`."""
-        if self._describe is not None:
-            self._describing.wish(self.camera, self._describe, features, self._remember)
+        self._wish(frame, features, self._remember)
 
     def changed(
         self, change: Change, frame: Frame, boxes: Sequence[Box], zones: Sequence[str], features: NDArray[np.float32]
@@ -64,7 +73,7 @@ class CameraReporter:
             },
         )
         event_id = self._book.publish(news, snapshot=frame.image)
-        self._complete(event_id, features, change=True)
+        self._wish(frame, features, partial(self._told, event_id, True), change=True)
         return event_id
 
     def anomaly(
@@ -101,7 +110,7 @@ class CameraReporter:
             evidence=facts,
         )
         self._alarm = self._book.publish(news, snapshot=frame.image)
-        self._complete(self._alarm, features)
+        self._wish(frame, features, partial(self._told, self._alarm, False))
 
     def interrupted(self, reason: str) -> None:
         """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
@@ -133,18 +142,27 @@ class CameraReporter:
         self._book.update(self._alarm, end=True, pending=(), **changes)
         self._alarm = None
 
-    def _complete(self, event_id: str, features: NDArray[np.float32], change: bool = False) -> None:
+    def _wish(
+        self,
+        frame: Frame,
+        features: NDArray[np.float32],
+        done: Callable[[Description], None],
+        *,
+        change: bool = False,
+    ) -> None:
+        """Ask for words about a frame and its features; a picture is made only here, and only for who needs one."""
         if self._describe is not None:
-            answer = partial(self._told, event_id, change)
-            self._describing.wish(self.camera, self._describe, features, answer)
+            picture = None if self._picture is None else self._picture(frame.image)
+            look = Look(features, picture, change)
+            self._describing.wish(self.camera, self._describe, look, done, fallback=self._fallback)
 
     def _told(self, event_id: str, change: bool, description: Description) -> None:
-        """On the describing thread: descriptions of a camera come in order, so `text` is what was said before."""
+        """On a describing thread: descriptions of a camera come in order, so `text` is what was said before."""
         told: dict[str, Any] = {"text": description.text, "pending": ()}
         if change:
             told |= {"before_text": self.text, "after_text": description.text}
-        if description.missing is not None:
-            told["degraded"] = (description.missing,)
+        if description.note is not None:
+            told["degraded"] = (description.note,)
         self._book.update(event_id, **told)
         self._remember(description)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from agent.camera import Camera
 from agent.events.book import EventBook
@@ -13,11 +14,15 @@ from agent.events.outbox import Outbox
 from agent.metrics import Metrics
 from agent.mqtt.client import MqttLink
 
+if TYPE_CHECKING:
+    from agent.describer.server import VisionServer
+
 _STATUS_EVERY_S = 30.0
 
 
 class StateTeller:
-    """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker."""
+    """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker. server: where
+    pictures go to be described, None = nowhere."""
 
     def __init__(
         self,
@@ -30,11 +35,13 @@ class StateTeller:
         link: MqttLink | None,
         *,
         notes: Sequence[str] = (),
+        server: VisionServer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
         self._notes = tuple(notes)
+        self._server = server
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
         self._degraded: tuple[str, ...] = ()
@@ -47,6 +54,8 @@ class StateTeller:
             self._tell_camera(camera)
         connected = self._link is not None and self._link.state.connected
         self._metrics.broker(connected, self._outbox.depth)
+        if self._server is not None:
+            self._metrics.describer_breaker(self._server.status.breaker != "closed")
         if self._link is not None:
             self._tell_box(self._link)
 
@@ -74,8 +83,8 @@ class StateTeller:
     def _tell_box(self, link: MqttLink) -> None:
         """Now and then, and at once when what is wrong has changed."""
         now = self._monotonic()
-        trouble = (self._book.trouble,) if self._book.trouble else ()
-        degraded = (*self._notes, *trouble, *link.state.trouble)
+        own = (self._book.trouble, None if self._server is None else self._server.trouble)
+        degraded = (*self._notes, *(trouble for trouble in own if trouble), *link.state.trouble)
         if now < self._status_due and degraded == self._degraded:
             return
         self._status_due, self._degraded = now + _STATUS_EVERY_S, degraded
@@ -91,6 +100,7 @@ class StateTeller:
                 degraded=degraded,
                 queue_depth=self._outbox.depth,
                 dropped=self._outbox.dropped | self._book.dropped,
+                describer=None if self._server is None else self._server.status,
             )
         )
         self._seq += 1

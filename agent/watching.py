@@ -152,7 +152,7 @@ class CameraWatch:
             ignored=view.unwatched,
         )
         if not self._described:
-            self._reporter.first_look(result.accumulated)
+            self._reporter.first_look(frame, result.accumulated)
             self._change.described(result.accumulated)
             self._described = True
         if change is not None:

@@ -6,7 +6,9 @@
     ├── SourceError (69)        a camera, stream or device that can't be reached now
     │   └── EndOfStream         the source has ended; not a fault
     ├── CorruptInput (74)       a file that is there and can't be decoded
+    ├── StorageError (1)        a disk that is full, or a folder that can't be written
     ├── BrokerError (69)        an MQTT broker that can't be reached or refuses us
+    ├── DescriberError (69)     a vision server that can't be reached, refuses us or gives no words
     └── EngineFault (1)         a runtime that failed during one call
 
 The number is the exit status of the command that ends on it. Messages name the file, key or topic, what was found,
@@ -50,10 +52,28 @@ class CorruptInput(StillwatchError):
     exit_code = 74
 
 
+class StorageError(StillwatchError):
+    """A disk that is full, or a folder that can't be written."""
+
+
 class BrokerError(StillwatchError):
     """An MQTT broker that can't be reached or refuses the connection."""
 
     exit_code = 69
+
+
+class DescriberError(StillwatchError):
+    """A vision server that can't be reached, refuses us or gives no words.
+
+    permanent: asking again brings the same until somebody mends it. retry_after_s: how long the server asks to wait.
+    """
+
+    exit_code = 69
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after_s = retry_after_s
 
 
 class EngineFault(StillwatchError):

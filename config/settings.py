@@ -33,8 +33,29 @@ def _check_broker(url: str) -> str:
     return url
 
 
+def _check_server(url: str) -> str:
+    wanted = "expected the address of an OpenAI-compatible server, such as http://HOST:8000/v1"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise PydanticCustomError("server", wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        raise PydanticCustomError("server", wanted)
+    if "@" in parts.netloc:
+        raise PydanticCustomError("server", "expected no user or password in the address; say in `key` where it is")
+    if "?" in url or "#" in url:
+        raise PydanticCustomError("server", "expected an address without ? and #")
+    path = parts.path.rstrip("/")
+    if path.endswith("/chat/completions"):
+        raise PydanticCustomError("server", "expected the address without /chat/completions, which is added")
+    return url.rstrip("/")
+
+
 Profile = Literal["general", "webcam", "conversation", "sports", "movie", "security"]
 BrokerUrl = Annotated[str, AfterValidator(_check_broker)]
+ServerUrl = Annotated[str, AfterValidator(_check_server)]
+PromptText = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
 class _Section(BaseModel):
@@ -90,12 +111,53 @@ class Metrics(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
 
+class DescriberImage(_Section):
+    """The picture that is sent. previous: with a change, also the one that was described last."""
+
+    width: Annotated[int, Field(ge=64, le=4096)] = 768
+    quality: Annotated[int, Field(ge=10, le=100)] = 85
+    previous: bool = True
+
+
+class DescriberPrompt(_Section):
+    """What is asked of one picture, and of the picture described last and the one now."""
+
+    describe: PromptText = (
+        "Describe in one or two short, plain sentences what this camera sees: people, vehicles, animals and things, "
+        "where they are and what they do. Say only what is visible."
+    )
+    change: PromptText = (
+        "Two pictures of one camera: the first from before, the second from now. Say in one or two short, plain "
+        "sentences what has changed and what is there now. Say only what is visible."
+    )
+
+
+class Describer(_Section):
+    """A vision server that puts pictures into words. Pictures leave the box when, and only when, this section is there.
+
+    timeout_s: for one description, further tries included. per_hour: requests in any hour, of all cameras together.
+    """
+
+    url: ServerUrl
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    key: SecretReference | None = None
+    timeout_s: Annotated[float, Field(ge=1, le=600)] = 30.0
+    per_hour: Annotated[int, Field(ge=1, le=1_000_000)] = 120
+    parallel: Annotated[int, Field(ge=1, le=16)] = 1
+    max_tokens: Annotated[int, Field(ge=1, le=8192)] = 160
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    image: DescriberImage = DescriberImage()
+    prompt: DescriberPrompt = DescriberPrompt()
+    fallback: Literal["builtin", "none"] = "builtin"
+
+
 class Settings(_Section):
     """The whole configuration."""
 
     device: Device = Device()
     model: Annotated[str, Field(min_length=1)] = "reference"
     profile: Profile = "general"
+    describer: Describer | None = None
     mqtt: Mqtt | None = None
     events: Events = Events()
     cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]

@@ -63,12 +63,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def words(*said: str) -> Describe:
     left = iter(said)
-    return lambda _features: iter([next(left)])
+    return lambda _look: iter([next(left)])
 
 
 def test_a_change_is_told_at_once_and_completed_with_the_words_before_and_after(desk: Desk) -> None:
     reporter = desk.reporter(words("An empty yard.", "A red car.", "A dog."))
-    reporter.first_look(FEATURES)
+    reporter.first_look(FRAME, FEATURES)
     desk.settle()
     for _ in range(2):
         reporter.changed(CHANGE, FRAME, [BOX], ["door"], FEATURES)
@@ -107,7 +107,7 @@ def test_an_alarm_that_is_open_when_the_camera_goes_is_ended_with_the_reason(des
 
 def test_without_words_an_event_says_why_and_waits_for_none(desk: Desk) -> None:
     reporter = desk.reporter(None, mute="knows rendered scenes only")
-    reporter.first_look(FEATURES)
+    reporter.first_look(FRAME, FEATURES)
     reporter.changed(CHANGE, FRAME, [BOX], [], FEATURES)
     (only,) = desk.settle()
     assert (only.pending, only.degraded, only.text) == ((), ("knows rendered scenes only",), "")

@@ -225,11 +225,26 @@ class CameraState(Document):
     fidelity: float | None = None
 
 
+class DescriberStatus(Document):
+    """The vision server that pictures of this box go to.
+
+    server: `host:port`. breaker: open = it fails and is left alone for a while. requests, failures: since the start.
+    left_this_hour: requests that the budget still allows.
+    """
+
+    server: Text
+    model: Text
+    breaker: Literal["closed", "open", "half_open"]
+    requests: Annotated[int, Field(ge=0)]
+    failures: Annotated[int, Field(ge=0)]
+    left_this_hour: Annotated[int, Field(ge=0)]
+
+
 class BoxStatus(Document):
     """`status`: the agent itself. Retained. boot_id changes and seq restarts with every start of the agent.
 
     degraded: what does not work as it should, as sentences. queue_depth: messages that wait for the broker.
-    dropped: what was lost, by cause.
+    dropped: what was lost, by cause. describer: the vision server that gets pictures; null: no pixels leave the box.
     """
 
     v: Literal[1] = 1
@@ -243,6 +258,7 @@ class BoxStatus(Document):
     degraded: tuple[Text, ...] = ()
     queue_depth: Annotated[int, Field(ge=0)] = 0
     dropped: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    describer: DescriberStatus | None = None
 
 
 class CommandResult(Document):
