@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent import models
 from config.errors import StillwatchError
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ config_app = typer.Typer(
     help="Check, show and describe configuration files.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+app.add_typer(models.app, name="model")
 
-ModelName = Annotated[str, typer.Option("--model", help="`reference`, or the path of a model folder.")]
+ModelName = Annotated[str, typer.Option("--model", help="A name from `stillwatch model list`, or a folder.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds.")]
 
 
@@ -79,7 +81,7 @@ def run(
         bool, typer.Option("--no-retry", help="End with status 69 when a camera or the broker is not there.")
     ] = False,
     state: Annotated[Path | None, typer.Option(help="Folder for outbox, snapshots and what was learned.")] = None,
-    model: Annotated[str | None, typer.Option(help="`reference`, or the path of a model folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name from `stillwatch model list`, or a folder.")] = None,
 ) -> None:
     """Watch cameras and report what happens, until stopped."""
     if (source is None) == (config is None):

@@ -5,10 +5,13 @@ FOLDER/config.json         Hugging Face configuration, for `transformers`
 FOLDER/tokenizer.json      of the language model
 FOLDER/model.safetensors   every weight, once
 FOLDER/*.onnx              graphs without weights; they point into model.safetensors
+
+An imported folder (`engines.importing`) also holds verification.json, what its import compared.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from config.errors import ModelError
+from engines import store
 
 MANIFEST = "manifest.json"
 GRAPH_FORMAT = 2  # model version of every graph; raised when the names or meanings of inputs and outputs change
@@ -25,6 +29,7 @@ REFERENCE = Path(__file__).parent / "reference" / "model"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Shape = tuple[int | str, ...]
 Positive = Annotated[int, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class GraphFile(BaseModel):
@@ -40,7 +45,8 @@ class GraphFile(BaseModel):
 class Manifest(BaseModel):
     """What `manifest.json` says. `layers`, `heads`, `dim` are the vision tower's; `merge` is the pixel-shuffle factor:
     merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
-    tokens that end an answer; `domain` says in words what the model knows."""
+    tokens that end an answer; `domain` says in words what the model knows. `files` holds the SHA-256 of further files;
+    `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -61,7 +67,9 @@ class Manifest(BaseModel):
     dtype: Literal["float16", "bfloat16", "float32"]
     cache_layout: tuple[int, int, int, int, int]
     graphs: dict[str, GraphFile]
-    weights: Annotated[dict[FileName, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(min_length=1)]
+    weights: Annotated[dict[FileName, Sha256], Field(min_length=1)]
+    files: dict[FileName, Sha256] = {}
+    select_buckets: tuple[Positive, ...] = ()
     prompt: str
     eos: Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -85,6 +93,13 @@ class Manifest(BaseModel):
             ("heads", self.heads, f"a divisor of dim {self.dim}", self.dim % self.heads == 0),
             ("cache_layout", self.cache_layout, layout, self.cache_layout == layout),
             ("prompt", self.prompt, "`{image}` once, then `{question}` once", _is_prompt(self.prompt)),
+            (
+                "select_buckets",
+                self.select_buckets,
+                f"ascending numbers of rows from 1 to {self.tokens}",
+                list(self.select_buckets) == sorted(set(self.select_buckets))
+                and max(self.select_buckets, default=0) <= self.tokens,
+            ),
         ]
         for key, found, wanted, holds in expected:
             if not holds:
@@ -116,20 +131,31 @@ class Model:
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """Folder of a model: the name `reference` (the model that comes with Stillwatch) or a path. Raises ModelError."""
+    """Folder of a model: the name `reference` (the model that comes with Stillwatch), the name of an imported one, or a
+    path. A name wins over a folder of the same name in the working directory. Raises ModelError."""
     if name_or_path == "reference":
         return REFERENCE
+    if found := store.folder_of(str(name_or_path)):
+        return found
     folder = Path(name_or_path).expanduser()
     if not folder.is_dir():
+        known = ["reference", *store.names()]
         raise ModelError(
-            f"model `{name_or_path}`: found no such folder; expected the name `reference` or the path of a model "
-            f"folder with {MANIFEST}; check the `model` setting"
+            f"model `{name_or_path}`: found neither a model of that name nor such a folder"
+            f"{_nearest(name_or_path, known)}; expected {', '.join(known)} (`stillwatch model list`) or the path of a "
+            f"folder with {MANIFEST}"
         )
     return folder
 
 
-def load_model(folder: Path) -> Model:
-    """Read and verify a model folder. Raises ModelError, which names the file, what was found and what was expected."""
+def _nearest(name: str | Path, known: list[str]) -> str:
+    folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
+    return f"; did you mean `{folded[close[0]]}`?" if close else ""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder, without a look at the files it names. Raises ModelError."""
     manifest_file = folder / MANIFEST
     if not folder.is_dir():
         raise ModelError(f"{folder}: found no such folder; expected a model folder with {MANIFEST}")
@@ -140,22 +166,28 @@ def load_model(folder: Path) -> Model:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{manifest_file}: can't be read ({error}); expected UTF-8 JSON; {_remedy(folder)}") from error
     try:
-        manifest = Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(f"{manifest_file}: {faults(error)}; {_remedy(folder)}") from error
+
+
+def load_model(folder: Path) -> Model:
+    """Read and verify a model folder. Raises ModelError, which names the file, what was found and what was expected."""
+    manifest = read_manifest(folder)
     for name, graph in manifest.graphs.items():
         if not (folder / graph.file).is_file():
             raise ModelError(f"{folder / graph.file}: not found; expected the graph `{name}`; {_remedy(folder)}")
-    for file, expected in manifest.weights.items():
+    for file, expected in {**manifest.weights, **manifest.files}.items():
+        kind = "weights" if file in manifest.weights else "a file"
         if not (folder / file).is_file():
             raise ModelError(
-                f"{folder / file}: not found; expected weights with SHA-256 {expected}; copy the folder again, whole"
+                f"{folder / file}: not found; expected {kind} with SHA-256 {expected}; copy the folder again, whole"
             )
         found = sha256(folder / file)
         if found != expected:
             raise ModelError(
-                f"{folder / file}: found SHA-256 {found}, expected {expected}: damaged, or of another version; copy "
-                f"the folder again, or if the weights were meant to change, {_remedy(folder)}"
+                f"{folder / file}: found SHA-256 {found}, expected {expected}: damaged, or of another version; copy or "
+                f"import the model again, or if it was meant to change, {_remedy(folder)}"
             )
     return Model(folder, manifest)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from config.errors import ModelError
 from engines.export import text, vision
 from engines.export.checkpoint import WEIGHTS, Checkpoint, read_json
+from engines.export.parameters import needed
 from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, sha256
 
 SMOLVLM_PROMPT = "<|im_start|>User:{image}{question}<end_of_utterance>\nAssistant:"
@@ -26,23 +28,46 @@ _DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
 }
 
 
-def export_model(folder: Path, *, name: str, domain: str, prompt: str = SMOLVLM_PROMPT) -> Model:
+def export_model(
+    folder: Path,
+    *,
+    name: str,
+    domain: str,
+    prompt: str = SMOLVLM_PROMPT,
+    select_buckets: Sequence[int] = (),
+    yes_no: tuple[float, float] | None = None,
+) -> Model:
     """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
     (and maybe the processor's settings with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
     the folder as it was when the checkpoint can't be exported; the manifest is written last."""
     checkpoint = Checkpoint.open(folder)
+    needed(checkpoint)
     builders = (vision.encode_full, vision.select_inplace, vision.connect, text.embed, text.decode)
     graphs = [build(checkpoint) for build in builders]
     files = {graph.name: graph.file for graph in graphs}
     decode = files.pop("decode")
     try:
-        manifest = _manifest(checkpoint, {**files, "prefill": decode, "step": decode}, name, domain, prompt)
+        manifest = _manifest(
+            checkpoint,
+            {**files, "prefill": decode, "step": decode},
+            name=name,
+            domain=domain,
+            prompt=prompt,
+            select_buckets=tuple(select_buckets),
+            yes_no=yes_no,
+        )
     except ValidationError as error:
         raise ModelError(f"{folder}: can't be exported: {faults(error)}") from error
     for graph in graphs:
         _replace(folder / graph.file.file, graph.content())
-    _replace(folder / MANIFEST, _lists_on_one_line(manifest.model_dump_json(indent=1) + "\n").encode())
+    write_manifest(folder, manifest)
     return load_model(folder)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json, whole or not at all; what has its default is left out."""
+    text = manifest.model_dump_json(indent=1, exclude_defaults=True)
+    _replace(folder / MANIFEST, _lists_on_one_line(text + "\n").encode())
 
 
 def _replace(file: Path, content: bytes) -> None:
@@ -52,7 +77,7 @@ def _replace(file: Path, content: bytes) -> None:
     unfinished.replace(file)
 
 
-def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, domain: str, prompt: str) -> Manifest:
+def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any) -> Manifest:
     folder, tower = checkpoint.folder, checkpoint.config.vision_config
     side, heads = tower.image_size // tower.patch_size, tower.num_attention_heads
     pixels = _pixels(folder)
@@ -60,9 +85,7 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, d
     for tensor in checkpoint.tensors.values():
         stored[tensor.dtype] += tensor.length
     return Manifest(
-        name=name,
         family="idefics3",
-        domain=domain,
         image_size=tower.image_size,
         patch_size=tower.patch_size,
         grid=(side, side),
@@ -78,8 +101,8 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], name: str, d
         cache_layout=(tower.num_hidden_layers, 2, heads, side * side, tower.hidden_size // heads),
         graphs=graphs,
         weights={WEIGHTS: sha256(folder / WEIGHTS)},
-        prompt=prompt,
         eos=_end_tokens(checkpoint),
+        **given,
     )
 
 

@@ -1,8 +1,6 @@
 """A Hugging Face folder of the Idefics3 / SmolVLM family as the exporter reads it: settings, and where weights lie.
 
-Only the header of `model.safetensors` is read; the graphs point into the file itself.
-Format: 8 bytes little-endian header length, JSON {name: {dtype, shape, data_offsets}}, then the data
-(https://huggingface.co/docs/safetensors).
+Only the header of `model.safetensors` is read (`engines.export.safetensors`); the graphs point into the file itself.
 """
 
 from __future__ import annotations
@@ -10,13 +8,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from config.errors import ModelError
+from engines.export.safetensors import StoredTensor, read_header
 
 WEIGHTS = "model.safetensors"
+FAMILIES = ("idefics3", "smolvlm")
+FLOATS = ("F16", "BF16", "F32")
 
 
 class _Config(BaseModel):
@@ -38,8 +39,28 @@ class VisionConfig(_Config):
 
 
 class Rope(_Config):
-    rope_type: Literal["default"] = "default"
-    rope_theta: float = 10_000.0
+    """Rotary positions. `linear` and `llama3` stretch them for contexts longer than those of the first training."""
+
+    rope_type: Annotated[
+        Literal["default", "linear", "llama3"], Field(validation_alias=AliasChoices("rope_type", "type"))
+    ] = "default"
+    rope_theta: float | None = None
+    factor: Annotated[float | None, Field(gt=0)] = None
+    low_freq_factor: float | None = None
+    high_freq_factor: float | None = None
+    original_max_position_embeddings: int | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Rope:
+        needed = {
+            "default": (),
+            "linear": ("factor",),
+            "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+        }
+        absent = [key for key in needed[self.rope_type] if getattr(self, key) is None]
+        if absent:
+            raise ValueError(f"rope_type `{self.rope_type}` also needs {', '.join(absent)}")
+        return self
 
 
 class TextConfig(_Config):
@@ -47,6 +68,8 @@ class TextConfig(_Config):
     hidden_size: int = 4096
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
+    intermediate_size: int = 11_008
+    vocab_size: int = 32_000
     num_key_value_heads: int | None = None
     head_dim: int | None = None
     hidden_act: Literal["silu"] = "silu"
@@ -54,6 +77,11 @@ class TextConfig(_Config):
     rope_theta: float = 10_000.0
     rope_scaling: Rope | None = None
     rope_parameters: Rope | None = None
+    rope_interleaved: Literal[False] = False
+    qk_layer_norms: Literal[False] = False
+    use_resampler: Literal[False] = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
     eos_token_id: int | list[int] | None = None
 
     @property
@@ -65,8 +93,10 @@ class TextConfig(_Config):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
-    def theta(self) -> float:
-        return self.rope_parameters.rope_theta if self.rope_parameters else self.rope_theta
+    def rope(self) -> Rope:
+        """The rotary positions, whichever of the ways to write them the configuration uses."""
+        rope = self.rope_parameters or self.rope_scaling or Rope()
+        return rope if rope.rope_theta else rope.model_copy(update={"rope_theta": self.rope_theta})
 
 
 class ModelConfig(_Config):
@@ -77,22 +107,6 @@ class ModelConfig(_Config):
     image_token_id: int = 128_257
     tie_word_embeddings: bool = False
     eos_token_id: int | list[int] | None = None
-
-
-class _Entry(BaseModel):
-    dtype: Literal["F16", "BF16", "F32"]
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int] = Field(min_length=2)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """One tensor of the weight file: dtype (`F16`, `BF16`, `F32`), shape, and the bytes [offset, offset + length)."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +120,7 @@ class Checkpoint:
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
         """Read configuration and weight header. Raises ModelError."""
-        try:
-            config = ModelConfig.model_validate(read_json(folder / "config.json"))
-        except ValidationError as error:
-            faults = "; ".join(
-                f"key `{'.'.join(map(str, fault['loc']))}`: found {fault['input']!r}: {fault['msg']}"
-                for fault in error.errors(include_url=False)
-            )
-            raise ModelError(
-                f"{folder / 'config.json'}: {faults}; expected a checkpoint of the Idefics3 or SmolVLM family"
-            ) from error
-        return cls(folder, config, _read_header(folder / WEIGHTS))
+        return cls(folder, read_config(folder / "config.json"), read_header(folder / WEIGHTS))
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -128,7 +132,33 @@ class Checkpoint:
                 f"{self.folder / WEIGHTS}: holds no parameter `{name}`; expected the names of "
                 "Idefics3ForConditionalGeneration; save the checkpoint again with `save_pretrained`"
             )
-        return self.tensors[name]
+        found = self.tensors[name]
+        if found.dtype not in FLOATS:
+            raise ModelError(
+                f"{self.folder / WEIGHTS}: parameter `{name}` is stored as {found.dtype}; expected one of "
+                f"{', '.join(FLOATS)}: take a checkpoint that isn't quantised"
+            )
+        return found
+
+
+def read_config(file: Path) -> ModelConfig:
+    """Settings of a checkpoint. Raises ModelError, which names the architecture when it's one that can't be run."""
+    content = read_json(file)
+    kind = content.get("model_type")
+    if kind not in FAMILIES:
+        named = ", ".join(map(str, content.get("architectures") or ["no architecture"]))
+        raise ModelError(
+            f"{file}: key `model_type`: found {kind!r} ({named}); expected a checkpoint of the Idefics3 or SmolVLM "
+            f"family (`model_type` {' or '.join(FAMILIES)}): SmolVLM, SmolVLM2, Idefics3"
+        )
+    try:
+        return ModelConfig.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"key `{'.'.join(map(str, fault['loc']))}`: found {fault['input']!r}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        )
+        raise ModelError(f"{file}: {faults}; expected a checkpoint of the Idefics3 or SmolVLM family") from error
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -142,21 +172,3 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{file}: found {type(content).__name__}, expected a JSON object")
     return content
-
-
-def _read_header(file: Path) -> dict[str, StoredTensor]:
-    try:
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size))
-        header.pop("__metadata__", None)
-        entries = {name: _Entry.model_validate(entry) for name, entry in header.items()}
-    except FileNotFoundError:
-        raise ModelError(f"{file}: not found; expected all weights in this one file, not in shards") from None
-    except (OSError, ValueError, AttributeError, OverflowError, MemoryError) as error:
-        raise ModelError(f"{file}: not a safetensors file of 16- or 32-bit floats ({error})") from error
-    start = 8 + size
-    return {
-        name: StoredTensor(e.dtype, e.shape, start + e.data_offsets[0], e.data_offsets[1] - e.data_offsets[0])
-        for name, e in entries.items()
-    }

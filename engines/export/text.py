@@ -7,6 +7,7 @@ from onnx import TensorProto
 
 from engines.export.checkpoint import Checkpoint, TextConfig
 from engines.export.graph import Graph
+from engines.export.rope import frequencies
 
 TEXT = "model.text_model"
 _END = np.iinfo(np.int64).max
@@ -73,7 +74,7 @@ def _attend(g: Graph, h: str, i: int, mask: str, rotation: tuple[str, str], c: T
 
 def _rotation(g: Graph, position: str, c: TextConfig) -> tuple[str, str]:
     """Cosine and sine (s, dh) of the rotary embedding."""
-    frequency = c.theta ** -(np.arange(0, c.head_size, 2, dtype=np.float32) / np.float32(c.head_size))
+    frequency = frequencies(c.rope, c.head_size)
     steps = g.op("Unsqueeze", g.op("Cast", position, to=TensorProto.FLOAT), g.constant([1]))
     angle = g.op("Mul", steps, g.constant(np.concatenate([frequency, frequency])[None, :]))
     return g.op("Cos", angle), g.op("Sin", angle)

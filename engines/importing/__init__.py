@@ -1,0 +1,208 @@
+"""From a Hugging Face checkpoint to a model in the store: fetched, checked, converted, exported, verified, published.
+
+Everything happens in a folder that nobody sees; a model that fails at any step leaves nothing. Neither torch nor
+transformers is needed; where they are installed, the outcome is compared with theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from config.errors import ModelError
+from engines import store
+from engines.decoder import IMAGE
+from engines.export import export_model, write_manifest
+from engines.export.checkpoint import WEIGHTS, read_config, read_json
+from engines.importing import hub, verifying
+from engines.importing.template import prompt_of
+from engines.importing.verifying import Check
+from engines.importing.vocabulary import read_tokenizer
+from engines.importing.weights import find_weights, write_weights
+from engines.manifest import MANIFEST, Model, load_model, read_manifest, sha256
+
+REPORT = "verification.json"
+DOMAIN = "photographs and video"
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+_GRAPHS = 32_000_000  # bytes of room for graphs and settings beside the weights
+
+Dtype = Literal["fp32", "fp16", "int8"]
+Progress = Callable[[str, "float | None"], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model that has been published, and what its verification.json says."""
+
+    model: Model
+    report: dict[str, Any]
+
+
+def import_model(
+    source: str,
+    *,
+    name: str | None = None,
+    dtype: Dtype | None = None,
+    select_buckets: Sequence[int] = (),
+    revision: str | None = None,
+    verify: bool = True,
+    progress: Progress = lambda step, done: None,
+) -> Imported:
+    """Import a checkpoint folder, or one of a hub (`OWNER/NAME`). dtype: None keeps weights as they are stored.
+    progress: called with each step's name, and with the share that is done of a long one.
+
+    Raises ModelError when the checkpoint can't be used, SourceError when the hub can't be reached, StorageError when
+    the disk is full. The store then holds what it held before; but what was fetched before a connection broke is kept.
+    """
+    folder = Path(source).expanduser()
+    local = folder.is_dir()
+    if not local and not hub.is_id(source):
+        raise ModelError(f"{source}: found no such folder; expected a checkpoint folder, or a hub's OWNER/NAME")
+    if local and revision is not None:
+        raise ModelError(f"{source}: is a folder; --revision is for a hub's OWNER/NAME")
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", (folder.resolve() if local else folder).name)
+    with store.building(name) as target:
+        origin = {"folder": str(folder.resolve())}
+        if not local:
+            folder = store.download_folder(name)
+            origin = _fetched(source, revision or "main", folder, progress)
+        try:
+            report = _build(folder, target, name, dtype, tuple(select_buckets), verify, progress)
+        except ModelError:
+            if not local:  # fetching it again would not help
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        report = {"model": name, "source": origin, **report}
+        _finish(target, report)
+    if not local:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Imported(load_model(store.places()[0] / name), report)
+
+
+def _fetched(source: str, revision: str, folder: Path, progress: Progress) -> dict[str, str]:
+    """Fetch a checkpoint from the hub. A broken connection leaves what was fetched, every other fault nothing."""
+    try:
+        return hub.fetch(source, revision, folder, SETTINGS, _check_settings, progress)
+    except (ModelError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check_settings(source: Path) -> tuple[str, str]:
+    """The prompt and the file it comes from. Raises ModelError when configuration, tokenizer or chat template can't be
+    used."""
+    tokenizer = read_tokenizer(source / "tokenizer.json", read_config(source / "config.json"))
+    return prompt_of(source, tokenizer, IMAGE)
+
+
+def _build(
+    source: Path,
+    target: Path,
+    name: str,
+    dtype: Dtype | None,
+    buckets: tuple[int, ...],
+    verify: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fill `target`; returns the report."""
+    progress("checking the checkpoint", None)
+    quantise = _quantiser() if dtype == "int8" else None
+    prompt, prompt_file = _check_settings(source)
+    weights = find_weights(source)
+    stored_as = {"fp32": "F32", "fp16": "F16"}.get(dtype or "")
+    store.check_room(target, weights.bytes_as(stored_as) + _GRAPHS)
+
+    for file in SETTINGS:
+        if (source / file).is_file():
+            shutil.copyfile(source / file, target / file)
+    progress("writing weights", None)
+    rounding = write_weights(
+        weights, target / WEIGHTS, dtype=stored_as, progress=lambda done: progress("writing weights", done)
+    )
+    progress("writing graphs", None)
+    model = export_model(target, name=name, domain=_domain(source), prompt=prompt, select_buckets=buckets)
+    report: dict[str, Any] = {
+        "dtype": dtype or "as stored",
+        "prompt": prompt_file or "none in the checkpoint: SmolVLM's was taken",
+        "rounding": rounding,
+    }
+    checks: list[Check] = []
+    if verify:
+        progress("comparing full and selective encoding", None)
+        checks = verifying.own_checks(model)
+        parameters = sum(tensor.length // 2 for tensor in weights.tensors.values())
+        report["transformers"] = _compare(
+            source, model, checks, parameters, exact=stored_as != "F16", progress=progress
+        )
+    else:
+        report["transformers"] = {"compared": False, "reason": "--no-verify"}
+    if quantise is not None:
+        progress("quantising", None)
+        before = verifying.features_of(model)
+        quantise(target)
+        model = _rehashed(target)
+        checks.append(verifying.fidelity(before, verifying.features_of(model), "int8"))
+    report["checks"] = [dataclasses.asdict(check) for check in checks]
+    if failed := [check for check in checks if not check.passed]:
+        raise ModelError(
+            f"{source}: the import doesn't reproduce the checkpoint: {'; '.join(map(str, failed))}; nothing was kept"
+        )
+    return report
+
+
+def _compare(
+    source: Path, model: Model, checks: list[Check], parameters: int, *, exact: bool, progress: Progress
+) -> dict[str, Any]:
+    """Adds the comparison with transformers to the checks, or says why there is none."""
+    reason = verifying.absent() or verifying.lacking_memory(parameters)
+    if reason:
+        return {"compared": False, "reason": reason}
+    more, version = verifying.against_transformers(source, model, exact=exact, say=lambda step: progress(step, None))
+    checks += more
+    return {"compared": True, "version": version}
+
+
+def _quantiser() -> Callable[[Path], None]:
+    try:
+        quantize: Callable[[Path], None] = importlib.import_module("engines.export.quantize").quantize
+    except ImportError:
+        raise ModelError("--dtype int8: this version can't quantise; expected fp32, fp16, or no --dtype") from None
+    return quantize
+
+
+def _rehashed(folder: Path) -> Model:
+    """The model after its files were rewritten."""
+    manifest = read_manifest(folder)
+    write_manifest(folder, manifest.model_copy(update={"weights": {f: sha256(folder / f) for f in manifest.weights}}))
+    return load_model(folder)
+
+
+def _finish(folder: Path, report: dict[str, Any]) -> None:
+    """Write the report, and the hash of every file that has none into the manifest."""
+    (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    manifest = read_manifest(folder)
+    others = sorted({file.name for file in folder.iterdir()} - {MANIFEST, *manifest.weights})
+    write_manifest(folder, manifest.model_copy(update={"files": {file: sha256(folder / file) for file in others}}))
+
+
+def _domain(source: Path) -> str:
+    """What the model knows, in words: a model folder says so, a checkpoint doesn't."""
+    said = read_json(source / MANIFEST).get("domain") if (source / MANIFEST).is_file() else None
+    return said if isinstance(said, str) else DOMAIN
