@@ -192,13 +192,24 @@ def bench(
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False, model: ModelName = "reference"
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    model: Annotated[str | None, typer.Option(help="Examine this model instead of the configured one.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file whose model and describer to examine.")
+    ] = None,
 ) -> None:
-    """Say what is used, what better was not taken and why, and how fast it is. Status 78 when it can't work."""
+    """Say what is used, what better was not taken and why, how fast it is, and whether pixels leave this machine.
+
+    Status 78 when it can't work.
+    """
     from agent.doctor import examine, lines
     from config.errors import ModelError
 
-    report = examine(model)
+    options: dict[tuple[str, ...], tuple[str, str | None]] = {("model",): ("--model", model)}
+    if config is None:  # what `run --source` would make of the environment; the source doesn't matter
+        options["cameras", "cam1", "source"] = ("doctor", "scene:street")
+    settings = _settings(config, options)
+    report = examine(settings.model, describer=settings.describer)
     if as_json:
         _print_json(report.as_json())
     else:
@@ -222,7 +233,8 @@ def config_check(file: Path) -> None:
 
     settings = _settings(file, {})
     check_secrets(settings)
-    typer.echo(f"{file}: good; cameras: {', '.join(settings.cameras)}")
+    away = "" if settings.describer is None else f"; pictures are sent to {settings.describer.url}"
+    typer.echo(f"{file}: good; cameras: {', '.join(settings.cameras)}{away}")
 
 
 @config_app.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import statistics
@@ -16,7 +17,8 @@ import numpy as np
 
 from agent import __version__
 from agent.mqtt.broker import MISSING, find_mosquitto
-from config.errors import EngineFault, ModelError
+from config.errors import ConfigError, DescriberError, EngineFault, ModelError
+from config.settings import Describer
 from engines.manifest import Model, find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
@@ -25,6 +27,7 @@ from engines.plan import EncodePlan, Mode
 PACKAGES = ("numpy", "opencv-python-headless", "av", "onnxruntime", "tokenizers", "pydantic", "paho-mqtt")
 _SELECTED = 0.05
 """Share of tokens of the selective encode that is timed: an ordinary frame of a fixed camera."""
+_ANSWER_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything the doctor found. problems: what keeps Stillwatch from working, a sentence each."""
+    """Everything the doctor found.
+
+    pixels_go_to: `host:port` of the configured vision server. problems: what keeps Stillwatch from working as it is
+    configured, a sentence each.
+    """
 
     version: str
     machine: dict[str, Any]
@@ -46,6 +53,7 @@ class Report:
     model: dict[str, Any]
     timings_ms: dict[str, float]
     pixels_leave_the_box: bool = False
+    pixels_go_to: str | None = None
     problems: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -57,9 +65,13 @@ class Report:
 
 
 def examine(
-    model_name: str = "reference", has: Callable[[str], bool] = lambda name: find_spec(name) is not None
+    model_name: str = "reference",
+    has: Callable[[str], bool] = lambda name: find_spec(name) is not None,
+    *,
+    describer: Describer | None = None,
 ) -> Report:
-    """Look at this machine. `has` says whether a Python module is installed; nothing of a Jetson is ever imported."""
+    """Look at this machine, and ask the configured vision server which models it has; no picture is sent. `has` says
+    whether a Python module is installed; nothing of a Jetson is ever imported."""
     problems: list[str] = []
     model: dict[str, Any] = {"name": model_name, "checked": False}
     timings: dict[str, float] = {}
@@ -69,6 +81,16 @@ def examine(
         timings = _time(loaded)
     except (ModelError, EngineFault) as error:
         problems.append(str(error))
+    parts, server = _parts(has), None
+    if describer is not None:
+        from agent.describer.chat import server_name
+
+        server = server_name(describer.url)
+        try:
+            parts["describer"] = asyncio.run(_describer(describer))
+        except (ConfigError, DescriberError) as error:
+            parts["describer"] = Part(f"{describer.model} at {server}")
+            problems.append(f"the describer gives no words: {error}")
     return Report(
         version=__version__,
         machine={
@@ -78,9 +100,11 @@ def examine(
             "python": platform.python_version(),
         },
         packages={name: version(name) for name in PACKAGES},
-        parts=_parts(has),
+        parts=parts,
         model=model,
         timings_ms=timings,
+        pixels_leave_the_box=server is not None,
+        pixels_go_to=server,
         problems=tuple(problems),
     )
 
@@ -117,6 +141,24 @@ def _parts(has: Callable[[str], bool]) -> dict[str, Part]:
             () if mosquitto else (f"There is no broker on this machine for the demo: {MISSING}.",),
         ),
     }
+
+
+async def _describer(settings: Describer) -> Part:
+    """Raises ConfigError for a key that can't be had, DescriberError for a server that doesn't answer as one."""
+    from agent.describer.chat import ChatServer
+
+    key = None if settings.key is None else settings.key.read()
+    async with ChatServer(settings.url, key) as server:
+        try:
+            names = await asyncio.wait_for(server.models(), _ANSWER_WITHIN_S)
+        except asyncio.TimeoutError:
+            raise DescriberError(f"{server.name}: no answer within {_ANSWER_WITHIN_S:g} s") from None
+        used = f"{settings.model} at {server.name}, which answers"
+        if names is None:
+            return Part(f"{used} and doesn't tell what models it has")
+        if settings.model in names or f"{settings.model}:latest" in names:
+            return Part(used)
+        return Part(used, (f"it lists no model {settings.model}; it lists {', '.join(names[:8]) or 'none'}.",))
 
 
 def _jetson(has: Callable[[str], bool], module: str, gain: str) -> str:
@@ -177,8 +219,13 @@ def lines(report: Report) -> list[str]:
         out.append(f"{'':<9} {model['tokens']} tokens of {model['dim']}, {model['layers']} layers")
     out.extend(f"{'timing':<9} {name.replace('_', ' ')}: {ms:g} ms" for name, ms in report.timings_ms.items())
     out.append(f"{'packages':<9} {', '.join(f'{name} {found}' for name, found in report.packages.items())}")
-    out.append(f"{'privacy':<9} pixels leave the box: {'yes' if report.pixels_leave_the_box else 'no'}")
+    where = f"yes, to {report.pixels_go_to} (describer)" if report.pixels_leave_the_box else "no"
+    out.append(f"{'privacy':<9} pixels leave the box: {where}")
     out.extend(f"{'problem':<9} {problem}" for problem in report.problems)
     out.append("")
-    out.append("Everything that is needed works." if report.healthy else "Stillwatch can't work until that is mended.")
+    out.append(
+        "Everything that is needed works."
+        if report.healthy
+        else "Stillwatch can't work as it should until that is mended."
+    )
     return out

@@ -37,8 +37,8 @@ def _check_server(url: str) -> str:
     wanted = "expected the address of an OpenAI-compatible server, such as http://HOST:8000/v1"
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError:  # of the name, too: UnicodeError is one
         raise PydanticCustomError("server", wanted) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         raise PydanticCustomError("server", wanted)

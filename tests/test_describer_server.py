@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ import pytest
 from vision_server import MODEL, Remote, vision_server
 
 from agent.describer.breaker import CircuitBreaker
+from agent.describer.chat import ChatServer
 from agent.describer.request import reduced_jpeg
 from agent.describer.server import VisionServer
 from agent.describing import DescribingThread, Description, Look
-from config.errors import DescriberError
+from config.errors import ConfigError, DescriberError
 from config.settings import Describer, DescriberImage
 
 FEATURES = np.zeros((4, 2), np.float32)
@@ -258,3 +260,18 @@ def test_several_are_asked_at_a_time_where_the_server_can(remote: Remote, opened
             describing.wish(camera, lambda look, c=camera: server.describe(c, look), LOOK, answers.append)  # type: ignore[misc]
         assert describing.finish(60)
     assert len(answers) == 3 and remote.most_busy >= 2
+
+
+def test_what_models_a_server_has(remote: Remote) -> None:
+    async def models(url: str) -> list[str] | None:
+        async with ChatServer(url, "sesame") as server:
+            return await server.models()
+
+    assert asyncio.run(models(remote.url)) == [MODEL]
+    assert asyncio.run(models(remote.url.removesuffix("/v1"))) is None
+    with pytest.raises(DescriberError, match="connection refused"):
+        asyncio.run(models("http://127.0.0.1:9/v1"))
+    with pytest.raises(ConfigError, match=r"describer\.key"):
+        ChatServer(remote.url, "two\nlines")
+    with pytest.raises(ConfigError, match=r"describer\.url"):
+        ChatServer("http://host/" + "x" * 70_000)

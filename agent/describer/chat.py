@@ -66,7 +66,7 @@ class ChatServer:
                 follow_redirects=False,
             )
         except httpx2.InvalidURL as error:
-            raise ConfigError(f"describer.url: {redact(url)}: {error}") from None
+            raise ConfigError(f"describer.url: {redact(url):.80}: {error}") from None
 
     async def answer(self, request: dict[str, Any], say: Callable[[str], None]) -> None:
         """Ask, and `say` each piece of text as it comes. Returns when the answer is whole. Raises DescriberError."""

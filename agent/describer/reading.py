@@ -16,6 +16,7 @@ from config.errors import DescriberError
 
 _LIMIT = 2**20
 """Bytes of a whole answer; thousands of words are far below."""
+_NO_JSON = (ValueError, RecursionError)
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -112,7 +113,7 @@ def error_text(body: str) -> str:
     """What an error answer says, on one line of at most 200 characters."""
     try:
         found: Any = json.loads(body)
-    except ValueError:
+    except _NO_JSON:
         found = body
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
@@ -125,7 +126,7 @@ def error_text(body: str) -> str:
 def _parsed(data: str) -> dict[str, Any]:
     try:
         found = json.loads(data)
-    except ValueError:
+    except _NO_JSON:
         found = None
     if not isinstance(found, dict):
         raise DescriberError(f"expected a chat completion, found {error_text(data)[:80]!r}")

@@ -188,7 +188,7 @@ class VisionServer:
             fault = DescriberError(f"{self.name}: no whole answer within {self._settings.timeout_s:g} s")
             self._failed(fault)
             raise fault from None
-        except asyncio.CancelledError:
+        except BaseException:  # given up by us, or a fault of our own: it says nothing about the server
             self._breaker.abandoned()
             outcome = "abandoned"
             raise
