@@ -43,7 +43,10 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Turn a Hugging Face checkpoint (SmolVLM, SmolVLM2, Idefics3) into a model that --model knows by its name."""
-    from engines.importing import import_model
+    try:
+        from engines.importing import import_model
+    except ImportError as error:
+        raise ModelError(str(error)) from error
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is half-done is taken away
     with _Steps() as steps:
@@ -93,11 +96,12 @@ def show(name: str, as_json: AsJson = False) -> None:
     """Say what a model is: its manifest and how it was imported."""
     from engines import store
     from engines.manifest import find_model, read_manifest
+    from engines.verification import read_report
 
     folder = find_model(name)
-    manifest = read_manifest(folder)
+    manifest, report = read_manifest(folder), read_report(folder)
     if as_json:
-        _print_json({"folder": str(folder), **manifest.model_dump(mode="json"), "verification": _report(folder)})
+        _print_json({"folder": str(folder), **manifest.model_dump(mode="json"), "verification": report})
         return
     facts = {
         "folder": folder,
@@ -113,7 +117,7 @@ def show(name: str, as_json: AsJson = False) -> None:
     }
     for key, value in facts.items():
         typer.echo(f"{key + ':':<15}{value}")
-    if report := _report(folder):
+    if report:
         typer.echo(f"{'imported from:':<15}{_origin(report)}")
         _print_checks(report)
 
@@ -124,8 +128,8 @@ def verify(name: str, as_json: AsJson = False) -> None:
     Status 78 when it can't be used."""
     from dataclasses import asdict
 
-    from engines.importing.verifying import own_checks
     from engines.manifest import find_model, load_model
+    from engines.verification import own_checks
 
     folder = find_model(name)
     try:
@@ -204,13 +208,6 @@ def _row(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _report(folder: Path) -> dict[str, Any] | None:
-    from engines.export.checkpoint import read_json
-    from engines.importing import REPORT
-
-    return read_json(folder / REPORT) if (folder / REPORT).is_file() else None
-
-
 def _origin(report: dict[str, Any]) -> str:
     source = report.get("source", {})
     return source.get("folder") or f"{source.get('hub')}/{source.get('model')} at {source.get('commit')}"
@@ -218,7 +215,9 @@ def _origin(report: dict[str, Any]) -> str:
 
 def _again(folder: Path) -> str:
     """How to get a damaged model back."""
-    report = _report(folder)
+    from engines.verification import read_report
+
+    report = read_report(folder)
     if report is None:
         return ""
     source = report.get("source", {})
@@ -227,7 +226,7 @@ def _again(folder: Path) -> str:
 
 
 def _print_checks(report: dict[str, Any]) -> None:
-    from engines.importing.verifying import Check
+    from engines.verification import Check
 
     for check in report["checks"]:
         typer.echo(f"  {Check(**check)}")

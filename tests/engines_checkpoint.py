@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 SPECIALS = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
 WORDS = ("the", " yes", " no", " red", " car", " person", " dog", " street", "User:", "Assistant:")
@@ -32,6 +33,12 @@ class Size:
     text_inner: int = 80
     tied: bool = False
     dtype: str = "F16"
+    kind: str = "idefics3"
+    head_dim: int | None = None
+    rows: int | None = None  # of the embedding table, where it is longer than the vocabulary
+    text: dict[str, Any] = field(default_factory=dict)  # further keys of text_config, such as those of rotary positions
+    template: str | None = None  # chat template
+    start: str | None = None  # token that the tokenizer puts before every text
 
 
 REFERENCE_SIZE = Size(
@@ -39,8 +46,8 @@ REFERENCE_SIZE = Size(
 )
 
 
-def write_tokenizer(file: Path) -> Tokenizer:
-    """A byte-level tokenizer: 256 bytes, a few words, the special tokens of the family."""
+def write_tokenizer(file: Path, start: str | None = None) -> Tokenizer:
+    """A byte-level tokenizer: 256 bytes, a few words, the special tokens of the family. start: put before any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate(alphabet)}
     merges = []
@@ -56,6 +63,11 @@ def write_tokenizer(file: Path) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in SPECIALS])
+    if start:
+        tokenizer.add_special_tokens([AddedToken(start, normalized=False, special=True)])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A", special_tokens=[(start, tokenizer.token_to_id(start))]
+        )
     tokenizer.save(str(file))
     return tokenizer
 
@@ -67,11 +79,14 @@ def write_checkpoint(
     the weights as they are stored, in float32. zero: a parameter whose values are all 0."""
     s = size or Size()
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = write_tokenizer(folder / "tokenizer.json")
-    vocab = tokenizer.get_vocab_size()
+    tokenizer = write_tokenizer(folder / "tokenizer.json", s.start)
+    vocab = s.rows or tokenizer.get_vocab_size()
+    if s.template:
+        settings = {"chat_template": s.template, **({"bos_token": s.start} if s.start else {})}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     config = {
-        "model_type": "idefics3",
-        "architectures": ["Idefics3ForConditionalGeneration"],
+        "model_type": s.kind,
+        "architectures": [{"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[s.kind] + "ForConditionalGeneration"],
         "image_token_id": tokenizer.token_to_id("<image>"),
         "eos_token_id": tokenizer.token_to_id("<end_of_utterance>"),
         "scale_factor": s.merge,
@@ -93,6 +108,8 @@ def write_checkpoint(
             "num_attention_heads": s.text_heads,
             "num_key_value_heads": s.kv_heads,
             "tie_word_embeddings": s.tied,
+            **({"head_dim": s.head_dim} if s.head_dim else {}),
+            **s.text,
         },
     }
     (folder / "config.json").write_text(json.dumps(config))
@@ -126,7 +143,7 @@ def _shapes(s: Size, vocab: int) -> dict[str, tuple[int, ...]]:
     norm(f"{tower}.post_layernorm", s.dim)
     linear("model.connector.modality_projection.proj", s.text_dim, s.dim * s.merge**2, bias=False)
     shapes["model.text_model.embed_tokens.weight"] = (vocab, s.text_dim)
-    head = s.text_dim // s.text_heads
+    head = s.head_dim or s.text_dim // s.text_heads
     for i in range(s.text_layers):
         layer = f"model.text_model.layers.{i}"
         linear(f"{layer}.self_attn.q_proj", s.text_heads * head, s.text_dim, bias=False)
@@ -148,22 +165,54 @@ def _write_safetensors(
     file: Path, shapes: dict[str, tuple[int, ...]], dtype: str, zero: str | None
 ) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    stored = np.dtype({"F16": np.float16, "F32": np.float32}[dtype])
     weights: dict[str, NDArray[np.float32]] = {}
+    with file.open("wb") as out:
+        out.write(safetensors_header({name: (dtype, shape) for name, shape in sorted(shapes.items())}))
+        for name, shape in sorted(shapes.items()):
+            fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 25
+            scale = 0.05 if "embed_tokens" in name or "position" in name else 1 / np.sqrt(fan_in)
+            array = rng.normal(0, scale, shape)
+            if "norm" in name and name.endswith("weight"):
+                array += 1
+            array *= name != zero
+            if dtype == "BF16":  # the upper half of a float32
+                halves = (array.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+                out.write(halves.tobytes())
+                weights[name] = (halves.astype(np.uint32) << 16).view(np.float32)
+            else:
+                stored = array.astype({"F16": np.float16, "F32": np.float32}[dtype])
+                out.write(stored.tobytes())
+                weights[name] = stored.astype(np.float32)
+    return weights
+
+
+def safetensors_header(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """What stands before the data of these tensors, name → (dtype, shape), in this order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    blobs, offset = [], 0
-    for name, shape in sorted(shapes.items()):
-        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 25
-        scale = 0.05 if "embed_tokens" in name or "position" in name else 1 / np.sqrt(fan_in)
-        array = rng.normal(0, scale, shape)
-        if "norm" in name and name.endswith("weight"):
-            array += 1
-        array = array.astype(stored) * (name != zero)
-        weights[name] = array.astype(np.float32)
-        blobs.append(array.tobytes())
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(blobs[-1])]}
-        offset += len(blobs[-1])
+    end = 0
+    for name, (dtype, shape) in tensors.items():
+        begin, end = end, end + int(np.prod(shape)) * {"F16": 2, "BF16": 2, "F32": 4}[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
-    return weights
+    return len(text).to_bytes(8, "little") + text
+
+
+def split_into_shards(folder: Path, count: int) -> None:
+    """Replace model.safetensors by shards and their index, as `save_pretrained` does for a large model."""
+    whole = folder / "model.safetensors"
+    content = whole.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    header.pop("__metadata__")
+    names, where = list(header), {}
+    for i in range(count):
+        file = f"model-{i + 1:05d}-of-{count:05d}.safetensors"
+        mine = names[i::count]
+        blobs = [data[slice(*header[name]["data_offsets"])] for name in mine]
+        head = safetensors_header({name: (header[name]["dtype"], tuple(header[name]["shape"])) for name in mine})
+        (folder / file).write_bytes(head + b"".join(blobs))
+        where.update(dict.fromkeys(mine, file))
+    index = {"metadata": {"total_size": len(data)}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole.unlink()

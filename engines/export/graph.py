@@ -12,7 +12,7 @@ try:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
-    raise ImportError("exporting a model needs the package onnx: pip install 'stillwatch[train]'") from error
+    raise ImportError("exporting a model needs the package onnx: pip install 'stillwatch[import]'") from error
 
 from config.errors import ModelError
 from engines.export.checkpoint import WEIGHTS, Checkpoint

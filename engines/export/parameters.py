@@ -25,7 +25,7 @@ def parameters(config: ModelConfig, *, head: bool) -> dict[str, Shape]:
 def needed(checkpoint: Checkpoint) -> dict[str, Shape]:
     """The parameters of a checkpoint that its graphs read. Raises ModelError when one is absent or of another shape."""
     config = checkpoint.config
-    wanted = parameters(config, head=not config.tie_word_embeddings and HEAD in checkpoint)
+    wanted = parameters(config, head=HEAD in checkpoint or not config.tie_word_embeddings)
     for name, shape in wanted.items():
         if (found := checkpoint.tensor(name).shape) != shape:
             raise ModelError(

@@ -50,7 +50,8 @@ def decode(checkpoint: Checkpoint) -> Graph:
 
 
 def _tied(checkpoint: Checkpoint) -> bool:
-    return checkpoint.config.tie_word_embeddings or "lm_head.weight" not in checkpoint
+    """Words are also judged by the table that embeds them: where there is no other, as `transformers` does it."""
+    return "lm_head.weight" not in checkpoint
 
 
 def _attend(g: Graph, h: str, i: int, mask: str, rotation: tuple[str, str], c: TextConfig) -> str:

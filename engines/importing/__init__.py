@@ -20,15 +20,14 @@ from config.errors import ModelError
 from engines import store
 from engines.decoder import IMAGE
 from engines.export import export_model, write_manifest
-from engines.export.checkpoint import WEIGHTS, read_config, read_json
-from engines.importing import hub, verifying
+from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
+from engines.importing import hub, parity
 from engines.importing.template import prompt_of
-from engines.importing.verifying import Check
 from engines.importing.vocabulary import read_tokenizer
 from engines.importing.weights import find_weights, write_weights
 from engines.manifest import MANIFEST, Model, load_model, read_manifest, sha256
+from engines.verification import REPORT, Check, features_of, fidelity, own_checks
 
-REPORT = "verification.json"
 DOMAIN = "photographs and video"
 SETTINGS = (
     "config.json",
@@ -85,10 +84,10 @@ def import_model(
             origin = _fetched(source, revision or "main", folder, progress)
         try:
             report = _build(folder, target, name, dtype, tuple(select_buckets), verify, progress)
-        except ModelError:
+        except ModelError as error:
             if not local:  # fetching it again would not help
                 shutil.rmtree(folder, ignore_errors=True)
-            raise
+            raise ModelError(str(error).replace(str(target), source)) from error  # what was copied is named as given
         report = {"model": name, "source": origin, **report}
         _finish(target, report)
     if not local:
@@ -112,6 +111,15 @@ def _check_settings(source: Path) -> tuple[str, str]:
     return prompt_of(source, tokenizer, IMAGE)
 
 
+def _check_buckets(buckets: tuple[int, ...], tower: VisionConfig) -> None:
+    tokens = (tower.image_size // tower.patch_size) ** 2
+    if list(buckets) != sorted(set(buckets)) or not all(1 <= rows <= tokens for rows in buckets):
+        raise ModelError(
+            f"--select-buckets {','.join(map(str, buckets))}: expected ascending numbers of rows from 1 to {tokens}, "
+            "the model's tokens"
+        )
+
+
 def _build(
     source: Path,
     target: Path,
@@ -125,6 +133,7 @@ def _build(
     progress("checking the checkpoint", None)
     quantise = _quantiser() if dtype == "int8" else None
     prompt, prompt_file = _check_settings(source)
+    _check_buckets(buckets, read_config(source / "config.json").vision_config)
     weights = find_weights(source)
     stored_as = {"fp32": "F32", "fp16": "F16"}.get(dtype or "")
     store.check_room(target, weights.bytes_as(stored_as) + _GRAPHS)
@@ -146,7 +155,7 @@ def _build(
     checks: list[Check] = []
     if verify:
         progress("comparing full and selective encoding", None)
-        checks = verifying.own_checks(model)
+        checks = own_checks(model)
         parameters = sum(tensor.length // 2 for tensor in weights.tensors.values())
         report["transformers"] = _compare(
             source, model, checks, parameters, exact=stored_as != "F16", progress=progress
@@ -155,10 +164,10 @@ def _build(
         report["transformers"] = {"compared": False, "reason": "--no-verify"}
     if quantise is not None:
         progress("quantising", None)
-        before = verifying.features_of(model)
+        before = features_of(model)
         quantise(target)
         model = _rehashed(target)
-        checks.append(verifying.fidelity(before, verifying.features_of(model), "int8"))
+        checks.append(fidelity(before, features_of(model), "int8"))
     report["checks"] = [dataclasses.asdict(check) for check in checks]
     if failed := [check for check in checks if not check.passed]:
         raise ModelError(
@@ -171,10 +180,10 @@ def _compare(
     source: Path, model: Model, checks: list[Check], parameters: int, *, exact: bool, progress: Progress
 ) -> dict[str, Any]:
     """Adds the comparison with transformers to the checks, or says why there is none."""
-    reason = verifying.absent() or verifying.lacking_memory(parameters)
+    reason = parity.absent() or parity.lacking_memory(parameters)
     if reason:
         return {"compared": False, "reason": reason}
-    more, version = verifying.against_transformers(source, model, exact=exact, say=lambda step: progress(step, None))
+    more, version = parity.against_transformers(source, model, exact=exact, say=lambda step: progress(step, None))
     checks += more
     return {"compared": True, "version": version}
 

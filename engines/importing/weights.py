@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from config.errors import ModelError
 from engines.export.checkpoint import WEIGHTS, Checkpoint, read_config, read_json
-from engines.export.parameters import needed
+from engines.export.parameters import HEAD, TEXT, needed
 from engines.export.safetensors import ITEM_BYTES, StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
@@ -49,8 +49,26 @@ def find_weights(folder: Path) -> Weights:
             )
         for name in header if expected is None else expected:
             files[name], tensors[name] = shard, header[name]
+    if config.tie_word_embeddings and _same(HEAD, f"{TEXT}.embed_tokens.weight", files, tensors):
+        del tensors[HEAD]
     wanted = needed(Checkpoint(folder, config, tensors))
     return Weights({name: files[name] for name in wanted}, {name: tensors[name] for name in wanted})
+
+
+def _same(first: str, second: str, files: dict[str, Path], tensors: dict[str, StoredTensor]) -> bool:
+    """Are two parameters there, and the same bit for bit?"""
+    if first not in tensors or second not in tensors or tensors[first].length != tensors[second].length:
+        return False
+    left = tensors[first].length
+    with files[first].open("rb") as one, files[second].open("rb") as other:
+        one.seek(tensors[first].offset)
+        other.seek(tensors[second].offset)
+        while left:
+            size = min(BLOCK, left)
+            if one.read(size) != other.read(size):
+                return False
+            left -= size
+    return True
 
 
 def _shards(folder: Path) -> dict[Path, set[str] | None]:

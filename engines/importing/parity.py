@@ -1,20 +1,14 @@
-"""Is the imported model the model of its checkpoint? What is compared, and with what outcome, goes into a report.
-
-Our own checks need only ONNX Runtime: the selective encoder against the full one, and a question asked and answered.
-Where torch and transformers are installed, the same picture and the same question also go through `transformers`.
-"""
+"""The imported model against `transformers`: one picture and one question through both, in single precision."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,95 +18,13 @@ from engines.importing.template import template_of
 from engines.manifest import Manifest, Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
-from engines.plan import EncodePlan, Mode
 from engines.preprocess import Preprocessor
 from engines.tokenizer import Tokenizer
+from engines.verification import QUESTION, Check, alike, close, pictures
 
-QUESTION = "What is in the picture?"
 NEW_TOKENS = 16
-EXACT = 1e-3  # largest error in proportion to the largest value, where only the order of additions differs
-ROUNDED = 0.999  # least cosine after weights were rounded to half precision
-FIDELITY = 0.995  # least mean cosine of features after quantisation
 
 Say = Callable[[str], object]
-Pictures = Sequence[NDArray[np.uint8]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison. relative_error: largest difference over largest value; cosine: of corresponding rows, the mean;
-    both None where texts or ids are compared. limit: in words, what had to hold."""
-
-    name: str
-    relative_error: float | None
-    cosine: float | None
-    limit: str
-    passed: bool
-
-    def __str__(self) -> str:
-        numbers = [
-            f"{label} {value:.3g}" if label == "error" else f"{label} {value:.6f}"
-            for label, value in (("error", self.relative_error), ("cosine", self.cosine))
-            if value is not None
-        ]
-        return f"{self.name}: {', '.join([*numbers, 'as expected' if self.passed else 'NOT ' + self.limit])}"
-
-
-def pictures(size: int, count: int = 4) -> list[NDArray[np.uint8]]:
-    """Drawn pictures (size, size, 3): a shaded ground, shapes, some noise. The same ones every time."""
-    rng = np.random.default_rng(7)
-    drawn = []
-    for _ in range(count):
-        ground = np.linspace(rng.integers(0, 256, 3), rng.integers(0, 256, 3), size)[:, None].repeat(size, 1)
-        picture = np.ascontiguousarray(ground + rng.normal(0, 6, (size, size, 3))).clip(0, 255).astype(np.uint8)
-        for _ in range(6):
-            (x, y), colour = rng.integers(0, size, 2).tolist(), rng.integers(0, 256, 3).tolist()
-            width, height = rng.integers(size // 16, size // 3, 2).tolist()
-            cv2.rectangle(picture, (x, y), (x + width, y + height), colour, -1)
-            cv2.circle(picture, (y, x), width // 2, colour[::-1], -1)
-        drawn.append(picture)
-    return drawn
-
-
-def features_of(model: Model) -> list[NDArray[np.float32]]:
-    """Features (T, D) of every drawn picture."""
-    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
-    return [encoder.encode_full(picture) for picture in pictures(model.manifest.image_size)]
-
-
-def own_checks(model: Model) -> list[Check]:
-    """What can be told without another implementation: every graph loads and runs, and selecting gives what a full
-    encode gives. Raises ModelError when a graph can't be loaded, EngineFault when one fails."""
-    first, second = pictures(model.manifest.image_size, 2)
-    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
-    everything = np.arange(model.manifest.tokens, dtype=np.int64)
-    full = encoder.encode_full(second)
-    encoder.encode(first, EncodePlan(Mode.FULL, None))
-    selected = encoder.encode(second, EncodePlan(Mode.HIERARCHICAL_DIFF, everything)).features.copy()
-    again = encoder.encode(second, EncodePlan(Mode.HIERARCHICAL_DIFF, everything[::3])).features
-    checks = [
-        close("selective encoding of every token = full encoding", selected, full),
-        close("selective encoding of a third of an unchanged picture = full encoding", again, full),
-    ]
-    decoder = Decoder(model, spin=False)
-    logits = decoder.look(full).logits
-    answer = "".join(decoder.generate(full, QUESTION, max_tokens=4))
-    checks.append(
-        Check(
-            "a question is answered",
-            None,
-            None,
-            "finite logits",
-            bool(np.isfinite(logits).all()) and answer is not None,
-        )
-    )
-    return checks
-
-
-def fidelity(before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]], dtype: str) -> Check:
-    """Mean cosine between features before and after quantisation."""
-    cosine = float(np.mean([_cosine(a, b) for a, b in zip(after, before, strict=True)]))
-    return Check(f"features in {dtype} against before", None, cosine, f"cosine ≥ {FIDELITY}", cosine >= FIDELITY)
 
 
 def absent() -> str:
@@ -185,23 +97,6 @@ def against_transformers(source: Path, model: Model, *, exact: bool, say: Say) -
     if not exact:
         checks.pop(3)  # rounding may tip a choice between two words that are equally likely
     return checks, transformers.__version__
-
-
-def close(name: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Check:
-    """Rows (n, d) that must agree but for rounding."""
-    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-    return Check(name, error, _cosine(ours, theirs), f"error ≤ {EXACT:g}", error <= EXACT)
-
-
-def alike(name: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Check:
-    """Rows (n, d) that must point the same way."""
-    error, cosine = float(np.abs(ours - theirs).max() / np.abs(theirs).max()), _cosine(ours, theirs)
-    return Check(name, error, cosine, f"cosine ≥ {ROUNDED}", cosine >= ROUNDED)
-
-
-def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    return float(((x * y).sum(-1) / np.maximum(np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1), 1e-12)).mean())
 
 
 def _expanded(text: str, manifest: Manifest) -> str:
