@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agent.coherence.settings import PROFILES
+from agent.metrics import Metrics
 from config.document import KeyPath
 from config.loading import load, section_at
 from config.settings import Profile, Settings
@@ -60,3 +61,19 @@ def test_the_page_s_example_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     path.write_text(example[1], encoding="utf-8")
     assert load(path, {}).metrics.port == 9108
+
+
+def test_the_describer_page_s_example_is_valid_and_sends_pictures_where_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/describer.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    path = tmp_path / "agent.yaml"
+    path.write_text(example[1], encoding="utf-8")
+    describer = load(path, {}).describer
+    assert describer is not None and describer.url == "http://192.168.1.30:8000/v1"
+    metrics = Metrics("0")
+    metrics.describer_request("answered", 1.0)
+    told = set(re.findall(r"`(stillwatch_\w+)`", page))
+    published = {sample.name for metric in metrics.registry.collect() for sample in metric.samples}
+    published |= {metric.name for metric in metrics.registry.collect()}
+    assert told and told <= published
