@@ -1,141 +1,206 @@
-"""The language model: visual tokens and a question in, text out, one piece at a time."""
+"""The language model: pictures and a question in, text or probabilities out, and nothing read twice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from threading import Event
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from config.errors import EngineFault
+from engines.calibration import sigmoid
 from engines.manifest import Model
+from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
-from engines.tokenizer import TextStream, Tokenizer
+from engines.text.prefixes import Context, Floats, Prefix, Prefixes, same_rows
+from engines.text.prompt import FAKE as FAKE
+from engines.text.prompt import GLOBAL as GLOBAL
+from engines.text.prompt import IMAGE as IMAGE
+from engines.text.prompt import Prompt
+from engines.text.sampling import GREEDY, Sampling
+from engines.text.weighing import log_likelihoods
+from engines.tokenizer import StopStrings, TextStream, Tokenizer
 
-FAKE, GLOBAL, IMAGE = "<fake_token_around_image>", "<global-img>", "<image>"
-YES, NO = ("yes", "Yes", " yes", " Yes"), ("no", "No", " no", " No")
+YES, NO = ("yes", "Yes"), ("no", "No")
+_ROOM = 64  # tokens of an answer for which room is made at first
+_PACKED = 16  # questions read side by side
 
-Features = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What the language model has read: tokens so far, their keys and values, the logits (vocab,) for what comes next.
-
-    Never changed by reading on, so several questions can start from the same picture."""
-
-    length: int
-    past: tuple[ort.OrtValue, ...]
-    logits: NDArray[np.float32]
+Picture = Floats | Context
+"""Features (T, dim) of a picture, or what `Decoder.look` made of one or two."""
 
 
 class Decoder:
-    """Answers questions about the features of a picture, greedily. One call at a time; raises EngineFault.
+    """Answers questions about a picture, or about two. Safe to use from several threads. Methods raise EngineFault.
 
-    The prompt is the manifest's template, its `{image}` spelled as Idefics3Processor does for one unsplit picture.
+    What was last read under a `key`, such as a camera's id, is kept, and of the next pictures with this key only that
+    is read which comes after the leading positions that are the same bit for bit: nothing when nothing has changed. The
+    result is that of reading everything, up to the order of floating-point sums. prefix_bytes: what is kept at most.
+    `tokens_read` counts the rows that went through the language model.
     """
 
-    def __init__(self, model: Model, *, threads: int = 1, spin: bool = True) -> None:
-        manifest = model.manifest
-        runtime = OnnxRuntime(model, threads=threads, spin=spin)
-        self._connect, self._embed = runtime.session("connect"), runtime.session("embed")
-        self._prefill, self._step = runtime.session("prefill"), runtime.session("step")
+    def __init__(
+        self,
+        model: Model,
+        *,
+        threads: int = 1,
+        spin: bool = True,
+        prefix_bytes: int = 64 << 20,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._tokenizer = Tokenizer(model.folder / "tokenizer.json")
-        self._fake, self._image = self._tokenizer.id(FAKE), self._tokenizer.id(IMAGE)
-        self._eos = {self._tokenizer.id(token) for token in manifest.eos}
-        self._template = manifest.prompt.replace("{image}", FAKE + GLOBAL + IMAGE * manifest.visual_tokens + FAKE)
-        past = {n[5:]: shape for n, shape in manifest.graphs["prefill"].inputs.items() if n.startswith("past_")}
-        empty = [np.zeros([0 if size == "p" else int(size) for size in shape], np.float32) for shape in past.values()]
-        self._cached = tuple(past)
-        self._nothing = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in empty)
+        self._prompt = Prompt(model, self._tokenizer)
+        self._eos = {
+            self._tokenizer.id(token, why="key `eos` of the manifest names it") for token in model.manifest.eos
+        }
+        self._language = LanguageModel(OnnxRuntime(model, threads=threads, spin=spin))
+        self._calibration = model.manifest.yes_no or (1.0, 0.0)
+        self._prefixes = Prefixes(prefix_bytes)
+        self._clock = clock
 
-    def visual_tokens(self, features: Features) -> NDArray[np.float32]:
-        """Visual tokens (T / merge², text dim) of features (T, D)."""
-        return np.asarray(_run(self._connect, {"features": features})[0], np.float32)
+    @property
+    def tokens_read(self) -> int:
+        return self._language.tokens_read
 
-    def look(self, features: Features) -> Context:
-        """Read the picture, up to where the question begins. Give the result to `generate` or `yes_no` in place of the
-        features to ask several questions about one picture and read it once."""
-        ids = self._split("")[0]
-        embeds = self._embed_ids(ids)
-        embeds[np.array(ids) == self._image] = self.visual_tokens(features)
-        return self._read(Context(0, self._nothing, np.empty(0, np.float32)), embeds)
+    def visual_tokens(self, features: Floats) -> Floats:
+        """Visual tokens (T / merge², text dim) of features (T, dim)."""
+        return self._language.visual_tokens(features)
+
+    def look(self, features: Floats, *, before: Floats | None = None, key: str = "") -> Context:
+        """Read the picture, up to where the question begins; with `before`, that picture and then this one. Give the
+        result to the other methods in place of features to ask about it and read it once."""
+        pictures = tuple(np.array(each, np.float32, order="C") for each in (before, features) if each is not None)
+        kept = self._prefixes.of(key)
+        visual = tuple(self._visual(picture, kept) for picture in pictures)
+        ids = self._prompt.start(len(pictures))
+        embeds = self._language.embed(ids)
+        embeds[np.array(ids) == self._prompt.image] = np.concatenate(visual)
+        context = self._look(embeds, kept)
+        self._prefixes.keep(key, Prefix(pictures, visual, embeds, context))
+        return context
 
     def generate(
-        self, picture: Features | Context, question: str, *, max_tokens: int = 64, stop: Event | None = None
+        self,
+        picture: Picture,
+        question: str,
+        *,
+        key: str = "",
+        sampling: Sampling = GREEDY,
+        until: Sequence[str] = (),
+        max_tokens: int = 64,
+        budget_s: float = math.inf,
+        stop: Event | None = None,
     ) -> Iterator[str]:
-        """The answer in pieces of whole characters. Ends at an end token, after `max_tokens`, or once `stop` is set."""
-        context = self._ask(picture, question)
-        text = TextStream(self._tokenizer)
-        for left in range(max_tokens, 0, -1):
-            token = int(context.logits.argmax())
-            if token in self._eos or (stop is not None and stop.is_set()):
-                break
-            if piece := text.push(token):
+        """The answer in pieces of whole characters. Ends at an end token, before the first of the texts `until`, after
+        `max_tokens`, or with the token during which `budget_s` is over or `stop` is set. Nothing is read before the
+        first piece is asked for. key: as for `look`. Raises ValueError at once for limits that allow nothing."""
+        if max_tokens < 1 or not budget_s > 0:
+            raise ValueError(f"found max_tokens {max_tokens}, budget_s {budget_s}; expected 1 or more, more than 0")
+        ending = StopStrings(until)
+        begin: float | None = None
+
+        def over() -> bool:
+            nonlocal begin
+            begin = self._clock() if begin is None else begin
+            return (stop is not None and stop.is_set()) or self._clock() - begin >= budget_s
+
+        return self._text(self._tokens(picture, question, key, sampling, max_tokens, over), ending)
+
+    def choose(
+        self, picture: Picture, question: str, options: Sequence[str | tuple[str, ...]], *, key: str = ""
+    ) -> NDArray[np.float64]:
+        """Probabilities (n,) that the answer begins with this option and not with another. A tuple is one option in
+        several spellings; a space before them makes no difference. No option should begin another."""
+        found = self._weigh(picture, [question], options, key)[0]
+        return np.asarray(np.exp(found - np.logaddexp.reduce(found)), np.float64)
+
+    def yes_no(self, picture: Picture, question: str, *, key: str = "") -> float:
+        """Probability, 0 to 1, that the answer is yes and not no, calibrated as the manifest's `yes_no` says."""
+        return float(self.yes_no_many(picture, [question], key=key)[0])
+
+    def yes_no_many(self, picture: Picture, questions: Sequence[str], *, key: str = "") -> NDArray[np.float64]:
+        """`yes_no` of each question, (n,). They are read side by side, each seeing the picture and itself, in less time
+        than one after the other."""
+        slope, offset = self._calibration
+        return sigmoid(slope * self._log_odds(picture, questions, key) + offset)
+
+    def yes_no_log_odds(self, picture: Picture, question: str, *, key: str = "") -> float:
+        """Logarithm of how many times likelier yes is than no, as the model itself sees it: not calibrated."""
+        return float(self._log_odds(picture, [question], key)[0])
+
+    def _log_odds(self, picture: Picture, questions: Sequence[str], key: str) -> NDArray[np.float64]:
+        yes, no = self._weigh(picture, questions, (YES, NO), key).T
+        return np.asarray(yes - no, np.float64)
+
+    def _weigh(
+        self, picture: Picture, questions: Sequence[str], options: Sequence[str | tuple[str, ...]], key: str
+    ) -> NDArray[np.float64]:
+        spellings = [(option,) if isinstance(option, str) else option for option in options]
+        if not spellings or not all(texts and all(texts) for texts in spellings):
+            raise ValueError(f"options: found {options!r}, expected some, none of them empty")
+        words = [{tuple(self._tokenizer.words(s + text)) for text in texts for s in ("", " ")} for texts in spellings]
+        ids = [sorted(each) for each in words]
+        context = self._context(picture, key)
+
+        def read(tokens: Sequence[int], parents: Sequence[int], rows: Sequence[int]) -> Floats:
+            return self._language.read_on(context.past, len(tokens)).read(self._language.embed(tokens), parents, rows)
+
+        packs = [questions[i : i + _PACKED] for i in range(0, len(questions), _PACKED)]
+        found = [log_likelihoods([*map(self._prompt.rest, pack)], ids, context.logits, read) for pack in packs]
+        return np.concatenate([np.empty((0, len(ids))), *found])
+
+    def _visual(self, features: Floats, kept: list[Prefix]) -> Floats:
+        for prefix in kept:
+            if (known := prefix.visual_of(features)) is not None:
+                return known
+        return self.visual_tokens(features)
+
+    def _look(self, embeds: Floats, kept: list[Prefix]) -> Context:
+        """Rows (n, D) as a context, going on from that of the kept ones which has most of its beginning."""
+        shared, past = 0, self._language.nothing
+        for prefix in kept:
+            same = same_rows(prefix.embeds, embeds)
+            if same == len(prefix.embeds) == len(embeds):
+                return prefix.context
+            if same > shared:
+                shared, past = same, prefix.context.past
+        shared = min(shared, len(embeds) - 1)  # the last row is read again where only its logits are missing
+        reading = self._language.read_on(past[:, :, :, :shared], len(embeds) - shared)
+        logits = reading.read(embeds[shared:])[0]
+        return Context(reading.past, logits)
+
+    def _context(self, picture: Picture, key: str) -> Context:
+        return picture if isinstance(picture, Context) else self.look(picture, key=key)
+
+    def _tokens(
+        self, picture: Picture, question: str, key: str, sampling: Sampling, most: int, over: Callable[[], bool]
+    ) -> Iterator[int]:
+        if over():
+            return
+        context = self._context(picture, key)
+        random = np.random.default_rng(sampling.seed)
+        ids, logits = self._prompt.rest(question), context.logits
+        reading = self._language.read_on(context.past, len(ids) + min(most, _ROOM))
+        for _ in range(most):
+            if over():
+                return
+            if ids:
+                logits = reading.read(self._language.embed(ids))[0]
+            token = sampling.choose(logits, random)
+            if token in self._eos:
+                return
+            yield token
+            ids = [token]
+
+    def _text(self, tokens: Iterator[int], ending: StopStrings) -> Iterator[str]:
+        stream = TextStream(self._tokenizer)
+        for token in tokens:
+            piece, ended = ending.push(stream.push(token))
+            if piece:
                 yield piece
-            if left > 1:
-                context = self._read(context, self._embed_ids([token]))
-        if rest := text.rest():
+            if ended:
+                return
+        piece, ended = ending.push(stream.rest())
+        if rest := piece + ending.rest():
             yield rest
-
-    def yes_no(self, picture: Features | Context, question: str) -> float:
-        """Probability, 0 to 1, that the answer is yes and not no: the likelihoods of both words, in their usual
-        spellings, put in proportion."""
-        context = self._ask(picture, question)
-        yes, no = (self._log_likelihood(context, words) for words in (YES, NO))
-        return float(np.exp(yes - np.logaddexp(yes, no)))
-
-    def _log_likelihood(self, context: Context, words: tuple[str, ...]) -> float:
-        """Logarithm of the probability that the text goes on with any of these words."""
-        each = []
-        for ids in sorted({tuple(self._tokenizer.words(word)) for word in words}):
-            after, total = context, 0.0
-            for i, token in enumerate(ids):
-                if i:
-                    after = self._read(after, self._embed_ids([ids[i - 1]]))
-                logits = after.logits.astype(np.float64)
-                total += logits[token] - np.logaddexp.reduce(logits)
-            each.append(total)
-        return float(np.logaddexp.reduce(each))
-
-    def _ask(self, picture: Features | Context, question: str) -> Context:
-        context = picture if isinstance(picture, Context) else self.look(picture)
-        ids = self._split(question)[1]
-        return self._read(context, self._embed_ids(ids)) if ids else context
-
-    def _split(self, question: str) -> tuple[list[int], list[int]]:
-        """Ids of the prompt up to the picture's end, and after it. Special tokens never merge with their neighbours, so
-        the first part doesn't depend on the question."""
-        ids = self._tokenizer.encode(self._template.replace("{question}", self._tokenizer.without_special(question)))
-        end = len(ids) - ids[::-1].index(self._fake)
-        return ids[:end], ids[end:]
-
-    def _embed_ids(self, ids: list[int]) -> NDArray[np.float32]:
-        return np.array(_run(self._embed, {"ids": np.array(ids, np.int64)})[0], np.float32)
-
-    def _read(self, context: Context, embeds: NDArray[np.float32]) -> Context:
-        """Let the model read (s, D) more."""
-        start, end = context.length, context.length + len(embeds)
-        feeds = {
-            "embeds": embeds,
-            "position": np.arange(start, end, dtype=np.int64),
-            "mask": np.triu(np.full((end - start, end), -np.inf, np.float32), k=start + 1),
-        }
-        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
-        values |= {f"past_{name}": past for name, past in zip(self._cached, context.past, strict=True)}
-        session = self._prefill if start == 0 else self._step
-        try:
-            logits, *past = session.run_with_ort_values(["logits", *self._cached], values)
-        except Exception as error:  # what the runtime throws has no common base
-            raise EngineFault(f"ONNX Runtime failed in the language model: {error}") from error
-        return Context(end, tuple(past), np.asarray(logits.numpy()[0], np.float32))
-
-
-def _run(session: ort.InferenceSession, feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-    try:
-        return list(session.run(None, feeds))
-    except Exception as error:  # what the runtime throws has no common base
-        raise EngineFault(f"ONNX Runtime failed in the language model: {error}") from error

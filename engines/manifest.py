@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from config.errors import ModelError
 from engines import store
@@ -46,7 +46,8 @@ class Manifest(BaseModel):
     """What `manifest.json` says. `layers`, `heads`, `dim` are the vision tower's; `merge` is the pixel-shuffle factor:
     merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
     tokens that end an answer; `domain` says in words what the model knows. `files` holds the SHA-256 of further files;
-    `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending."""
+    `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending; `yes_no` the slope and
+    offset that turn log-odds of yes into a probability, absent where they are taken as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -71,6 +72,7 @@ class Manifest(BaseModel):
     files: dict[FileName, Sha256] = {}
     select_buckets: tuple[Positive, ...] = ()
     prompt: str
+    yes_no: tuple[FiniteFloat, FiniteFloat] | None = None
     eos: Annotated[tuple[str, ...], Field(min_length=1)]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -38,11 +39,11 @@ class Tokenizer:
         """Text of ids, special tokens left out."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
-    def id(self, token: str) -> int:
-        """Id of one token. Raises ModelError when the tokenizer doesn't know it."""
+    def id(self, token: str, *, why: str = "the manifest's family needs it") -> int:
+        """Id of one token. Raises ModelError, which says why it's needed, when the tokenizer doesn't know it."""
         found = self._tokenizer.token_to_id(token)
         if found is None:
-            raise ModelError(f"{self._file}: holds no token `{token}`; expected it, as the manifest's family needs it")
+            raise ModelError(f"{self._file}: holds no token `{token}`; expected it, as {why}")
         return int(found)
 
     def without_special(self, text: str) -> str:
@@ -78,3 +79,34 @@ class TextStream:
         """What has been held back. At the end of an answer it's all that remains, complete or not."""
         before = self._tokenizer.decode(self._ids[self._context : self._shown])
         return self._tokenizer.decode(self._ids[self._context :])[len(before) :]
+
+
+class StopStrings:
+    """Ends a text before the first stop string that is complete in it; of several that end together, before the
+    longest. What may yet become one is held back, so no part of it is ever shown, however the text is cut in pieces."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        if isinstance(stops, str) or not all(stops):
+            raise ValueError(f"stop strings: found {stops!r}, expected several texts, none of them empty")
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """The text that can be shown now, and whether it ends here."""
+        text = self._held + piece
+        ends = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if ends:
+            self._held = ""
+            return text[: min(ends)[1]], True
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], False
+
+    def rest(self) -> str:
+        """What has been held back, when no more is to come."""
+        return self._held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of the text that begins the stop string without completing it."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -51,7 +51,7 @@ def test_an_exported_folder_loads_and_says_what_it_is(folder: Path) -> None:
     assert (manifest.grid, manifest.tokens, manifest.visual_tokens) == ((4, 4), 16, 4)
     assert manifest.cache_layout == (2, 2, 4, 16, 8)
     assert manifest.eos == ("<end_of_utterance>",)
-    assert manifest.graphs["prefill"].inputs["past_keys_0"] == (2, "p", 12)
+    assert manifest.graphs["prefill"].inputs["keys_0_in"] == (2, "c", 12)
     assert manifest.dtype == "float16"
 
 

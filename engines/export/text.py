@@ -8,9 +8,9 @@ from onnx import TensorProto
 from engines.export.checkpoint import Checkpoint, TextConfig
 from engines.export.graph import Graph
 from engines.export.rope import frequencies
+from engines.manifest import Shape
 
 TEXT = "model.text_model"
-_END = np.iinfo(np.int64).max
 
 
 def embed(checkpoint: Checkpoint) -> Graph:
@@ -23,29 +23,31 @@ def embed(checkpoint: Checkpoint) -> Graph:
 
 
 def decode(checkpoint: Checkpoint) -> Graph:
-    """embeds (s, D), position (s,), mask (s, t = p + s) added to the scores, past_keys_N and past_values_N (Hkv, p, dh)
-    → logits (1, vocab) of the last row, keys_N and values_N (Hkv, t, dh). Llama: RMS norm, rotary positions, grouped
-    queries, SwiGLU. With p = 0 it is the prefill, with s = 1 the step."""
+    """embeds (s, D), position (s,), slot (s,), mask (s, c) added to the scores, answer (a,), keys_N_in and values_N_in
+    (Hkv, c, dh) → keys_N and values_N with the new rows in their slots, logits (a, vocab) of the rows in `answer`.
+    Llama: RMS norm, rotary positions, grouped queries, SwiGLU. One graph for prefill, step, and rows side by side that
+    see only what the mask lets them."""
     g = Graph("decode", checkpoint)
     c = checkpoint.config.text_config
     x = g.input("embeds", ("s", c.hidden_size))
     position = g.input("position", ("s",), TensorProto.INT64)
-    mask = g.input("mask", ("s", "t"))
+    slots = _cache_rows(g, g.input("slot", ("s",), TensorProto.INT64), c.kv_heads)
+    mask = g.input("mask", ("s", "c"))
     rotation = _rotation(g, position, c)
     for i in range(c.num_hidden_layers):
         layer = f"{TEXT}.layers.{i}"
         h = _rms_norm(g, x, f"{layer}.input_layernorm", c.rms_norm_eps)
-        h = _attend(g, h, i, mask, rotation, c)
+        h = _attend(g, h, i, mask, slots, rotation, c)
         x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.o_proj"))
         h = _rms_norm(g, x, f"{layer}.post_attention_layernorm", c.rms_norm_eps)
         gate = g.linear(h, f"{layer}.mlp.gate_proj")
         h = g.op("Mul", g.op("Mul", gate, g.op("Sigmoid", gate)), g.linear(h, f"{layer}.mlp.up_proj"))
         x = g.op("Add", x, g.linear(h, f"{layer}.mlp.down_proj"))
-    last = g.op("Slice", x, g.constant([-1]), g.constant([_END]), g.constant([0]))
-    last = _rms_norm(g, last, f"{TEXT}.norm", c.rms_norm_eps)
+    asked = g.op("Gather", x, g.input("answer", ("a",), TensorProto.INT64), axis=0)
+    asked = _rms_norm(g, asked, f"{TEXT}.norm", c.rms_norm_eps)
     head = f"{TEXT}.embed_tokens" if _tied(checkpoint) else "lm_head"
     vocabulary = checkpoint.tensor(f"{head}.weight").shape[0]
-    g.output(g.linear(last, head, name="logits"), (1, vocabulary))
+    g.output(g.linear(asked, head, name="logits"), ("a", vocabulary))
     return g
 
 
@@ -54,23 +56,35 @@ def _tied(checkpoint: Checkpoint) -> bool:
     return "lm_head.weight" not in checkpoint
 
 
-def _attend(g: Graph, h: str, i: int, mask: str, rotation: tuple[str, str], c: TextConfig) -> str:
+def _attend(g: Graph, h: str, i: int, mask: str, slots: str, rotation: tuple[str, str], c: TextConfig) -> str:
     heads, kv_heads, size = c.num_attention_heads, c.kv_heads, c.head_size
     qkv = g.linear(h, *(f"{TEXT}.layers.{i}.self_attn.{part}_proj" for part in "qkv"))
     qkv = g.op("Transpose", g.op("Reshape", qkv, g.constant([-1, heads + 2 * kv_heads, size])), perm=[1, 0, 2])
     qk, v = g.split(qkv, [heads + kv_heads, kv_heads])
     q, k = g.split(_rotate(g, qk, rotation, size), [heads, kv_heads])
-    k = g.op("Concat", g.input(f"past_keys_{i}", (kv_heads, "p", size)), k, name=f"keys_{i}", axis=1)
-    v = g.op("Concat", g.input(f"past_values_{i}", (kv_heads, "p", size)), v, name=f"values_{i}", axis=1)
-    g.output(k, (kv_heads, "t", size))
-    g.output(v, (kv_heads, "t", size))
-    # (Hkv, 1, t, dh) against queries (Hkv, group, s, dh): each key head serves its group without being repeated.
+    k = _into_cache(g, f"keys_{i}", slots, k, (kv_heads, "c", size))
+    v = _into_cache(g, f"values_{i}", slots, v, (kv_heads, "c", size))
+    # (Hkv, 1, c, dh) against queries (Hkv, group, s, dh): each key head serves its group without being repeated.
     k, v = (g.op("Unsqueeze", x, g.constant([1])) for x in (k, v))
     q = g.op("Reshape", q, g.constant([kv_heads, heads // kv_heads, -1, size]))
     scores = g.op("Mul", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), g.constant(size**-0.5))
     x = g.op("MatMul", g.op("Softmax", g.op("Add", scores, mask), axis=-1), v)
     x = g.op("Transpose", g.op("Reshape", x, g.constant([heads, -1, size])), perm=[1, 0, 2])
     return g.op("Reshape", x, g.constant([-1, heads * size]))
+
+
+def _into_cache(g: Graph, name: str, slots: str, rows: str, shape: Shape) -> str:
+    """The cache with new rows in their slots. With one buffer as input and output, the runtime writes nothing else."""
+    cache = g.op("ScatterND", g.input(f"{name}_in", shape), slots, rows, name=name)
+    g.output(cache, shape)
+    return cache
+
+
+def _cache_rows(g: Graph, slot: str, kv_heads: int) -> str:
+    """ScatterND indices (Hkv, s, 2) of the slots' rows in keys or values (Hkv, c, dh)."""
+    shape = g.op("Concat", g.constant([kv_heads]), g.op("Shape", slot), g.constant([1]), axis=0)
+    head = g.op("Expand", g.constant(np.arange(kv_heads)[:, None, None]), shape)
+    return g.op("Concat", head, g.op("Expand", g.op("Unsqueeze", slot, g.constant([0, 2])), shape), axis=2)
 
 
 def _rotation(g: Graph, position: str, c: TextConfig) -> tuple[str, str]:
