@@ -169,24 +169,47 @@ def bench(
     ] = None,
     model: ModelName = "reference",
     profile: Annotated[str, typer.Option(help="Starting values for a kind of content.")] = "general",
+    floor: Annotated[
+        float | None, typer.Option("--fidelity-floor", help="Mean fidelity to hold, instead of the profile's.")
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(help="Rivals to run beside it: full,every-n,motion-gate,previous-frame-gate,eventful or some."),
+    ] = "full",
+    pan: Annotated[
+        str | None, typer.Option(metavar="DX,DY", help="Slide a window over each clip by so many pixels a frame.")
+    ] = None,
     sample: Annotated[int | None, typer.Option(min=1, help="Encode at least so many frames of a clip in full.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop a clip after so many frames.")] = None,
+    text: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At every N-th frame, compare what the model says.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw speed-up against fidelity here, by content.")] = None,
 ) -> None:
-    """Measure a full encode of every frame against the whole coherent path, in one run."""
+    """Measure a full encode of every frame against the whole coherent path, and rivals beside both, in one run."""
+    from dataclasses import replace
+
     from rich.console import Console
 
+    from agent.bench import NAMES, Clip, Wanted, render, write_chart
     from agent.bench import bench as measure
-    from agent.bench import render
     from agent.coherence.settings import PROFILES
 
     if profile not in PROFILES:
         raise typer.BadParameter(f"expected one of {', '.join(PROFILES)}, found {profile!r}", param_hint="--profile")
+    rivals = tuple(name.strip() for name in against.split(","))
+    if unknown := [name for name in rivals if name not in NAMES]:
+        raise typer.BadParameter(f"expected some of {', '.join(NAMES)}, found {unknown[0]!r}", param_hint="--against")
     for clip in clips:
-        if clip.startswith("scene:") and "seconds=" not in clip and frames is None:
+        if Clip.of(clip, frames).endless:
             raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP…")
-    reports = measure(clips, model=model, settings=PROFILES[profile], sample=sample, frames=frames)
+    settings = PROFILES[profile] if floor is None else replace(PROFILES[profile], fidelity_floor=floor)
+    wanted = Wanted(rivals, _pair(pan, "--pan"), sample, frames, text)
+    reports = measure(clips, model=model, settings=settings, wanted=wanted)
     if json_to is not None:
         _write_json(json_to, reports[0] if len(reports) == 1 else reports)
+    if png is not None:
+        write_chart(reports, png)
     Console(width=None if sys.stdout.isatty() else 160).print(render(reports))
 
 
@@ -266,6 +289,17 @@ def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str |
         if value is not None:
             document = document.with_value(path, value, option)
     return validate(document)
+
+
+def _pair(text: str | None, option: str) -> tuple[float, float] | None:
+    """Two numbers with a comma between them."""
+    if text is None:
+        return None
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected two numbers, such as 2,0.5, found {text!r}", param_hint=option) from None
+    return x, y
 
 
 def _warn(knows: bool, model: str) -> None:
