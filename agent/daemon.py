@@ -128,13 +128,15 @@ class Daemon:
         self._book = self._open_book(settings)
         self._describing = self._open_describing(settings.describer, list(settings.cameras))
         runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
-        words = _words(Decoder(model, spin=False))
+        decoder = Decoder(model, spin=False)
         costs: EncodeCosts | None = None
         for name, camera in settings.cameras.items():
             pictures = Preprocessor(model.manifest)
             vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), PROFILES[settings.profile], costs=costs)
             costs = vlm.costs
-            self.cameras[name] = self._camera(name, camera, settings.describer, model.manifest, vlm, words)
+            self.cameras[name] = self._camera(
+                name, camera, settings.describer, model.manifest, vlm, _words(decoder, name)
+            )
         self._book.end_interrupted()
         if settings.mqtt is not None:
             address, handlers = _address(settings.mqtt), {"analysis": self._set_analysis}
@@ -331,11 +333,11 @@ class Daemon:
                 log.warning("what was learned can't be kept", file=str(path), reason=error.strerror)
 
 
-def _words(decoder: Decoder) -> Describe:
-    """The built-in model's words about a look."""
+def _words(decoder: Decoder, camera: str) -> Describe:
+    """The built-in model's words about a look of this camera."""
 
     def describe(look: Look) -> Iterator[str]:
-        return decoder.generate(look.features, DESCRIBE)
+        return decoder.generate(look.features, DESCRIBE, key=camera)
 
     return describe
 
