@@ -173,7 +173,7 @@ def _continue(url: str, part: Path, size: int, report: Callable[[int], object]) 
         out.seek(have)
         while have <= size:
             try:
-                block = response.read(_BLOCK)
+                block = response.read1(_BLOCK)  # what has come, not all of it: a kill loses little
             except _FAULTS as error:
                 return _reason(error)
             if not block:
