@@ -14,9 +14,12 @@ from engines_checkpoint import Size, write_checkpoint
 from numpy.typing import NDArray
 from rich.console import Console
 
-from agent.bench import Bound, Wanted, bench, render
+from agent.bench import NAMES, Bound, Wanted, bench, render
+from agent.bench.words import Agreement
 from config.errors import SourceError
+from engines.decoder import Decoder
 from engines.export import export_model
+from engines.manifest import load_model
 
 SIZE = Size()
 FRAMES = 24
@@ -75,6 +78,50 @@ def test_a_sample_encodes_fewer_frames_in_full_and_measures_the_same_things(mode
     assert 0.5 < report["fidelity"]["min"] <= report["fidelity"]["p5"] <= report["fidelity"]["mean"] <= 1
     assert report["full_ms"]["mean"] == 1000
     assert set(report["fidelity_ema"]) == {"mean", "p5"}
+
+
+def test_rivals_stand_beside_ours_with_the_keys_of_the_report(model: Path, tmp_path: Path) -> None:
+    moving = clip(tmp_path / "moving", [np.roll(texture(2), 3 * index, axis=1) for index in range(FRAMES)])
+    wanted = Wanted(against=NAMES, pan=(1.0, 0.0), ask_every=12)
+    (report,) = bench([moving], model=model, wanted=wanted, threads=1)
+    json.dumps(report, allow_nan=False)
+    assert set(report) >= {
+        *("clip", "content", "model", "frames", "fps", "full_ms", "temporal_ms", "speedup", "bound", "efficiency"),
+        *("fidelity", "fidelity_ema", "skill", "copy_last_fidelity", "tokens", "modes", "stages_ms", "rivals"),
+    }
+    rivals = {name: [r for r in report["rivals"] if r["name"] == name] for name in NAMES}
+    assert [len(rivals[name]) for name in ("full", "motion-gate", "previous-frame-gate", "eventful")] == [1, 4, 4, 6]
+    for rival in report["rivals"]:
+        assert rival["speedup"] > 0
+        assert set(rival["fidelity"]) == {"mean", "p5", "min", "token_p5"}
+    assert rivals["full"][0]["fidelity"]["min"] == pytest.approx(1, abs=1e-6)
+    assert [r["equal_cost"] for r in rivals["every-n"]].count(True) == 1
+    at_equal = report["ours_at_equal_fidelity"]
+    assert set(at_equal) == set(NAMES) - {"full"}
+    for theirs in at_equal.values():
+        assert theirs["mean"]["ratio"] == pytest.approx(report["speedup"] / theirs["mean"]["speedup"])
+    assert report["text"]["frames"] == 2
+    assert 0 <= report["text"]["flipped"] <= 1
+    assert report["text"]["answers_right"] is None
+
+
+def test_equal_tokens_say_the_same_and_others_do_not(model: Path) -> None:
+    features = np.random.default_rng(1).normal(size=(2, 16, SIZE.dim)).astype(np.float32)
+    for ours, same in ((features[0], 1.0), (features[1], 0.0)):
+        agreement = Agreement(Decoder(load_model(model)), every=1)
+        agreement.compare(ours, features[0], None, 320)
+        told = agreement.report()
+        assert told["exact_match"] == same
+        assert (told["flipped"] == 0) == (same == 1)
+
+
+def test_the_truth_of_a_rendered_scene_judges_both_sides() -> None:
+    wanted = Wanted(frames=4, ask_every=3)
+    (report,) = bench(["scene:street?seed=3&width=320&height=180"], wanted=wanted, threads=1)
+    told = report["text"]
+    assert (told["frames"], told["answers"]) == (2, 12)
+    assert set(told["captions_right"]) == set(told["answers_right"]) == {"full", "ours"}
+    assert report["events"]["full"] == 0
 
 
 def test_reports_are_shown_as_a_table(model: Path, tmp_path: Path) -> None:
