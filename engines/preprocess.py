@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -48,6 +48,13 @@ class Placement:
         offset = (seen[0] - scale_x * crop[0], seen[1] - scale_y * crop[1])
         return cls(frame_size, image_size, (scale_x, scale_y), offset, crop, seen)
 
+    def slid(self, crop: tuple[int, int, int, int]) -> Placement:
+        """The same part of the picture showing another part (x0, y0, x1, y1) of the frame."""
+        scale_x = (self.seen[2] - self.seen[0]) / (crop[2] - crop[0])
+        scale_y = (self.seen[3] - self.seen[1]) / (crop[3] - crop[1])
+        offset = (self.seen[0] - scale_x * crop[0], self.seen[1] - scale_y * crop[1])
+        return replace(self, scale=(scale_x, scale_y), offset=offset, crop=crop)
+
     def to_picture(self, box: Box) -> Box:
         """A box [x, y, w, h] of the source in the picture; not clipped."""
         x, y, w, h = box
@@ -88,8 +95,14 @@ class Preprocessor:
             self._placement = Placement.of(self.resize, frame_size, self.image_size)
         return self._placement
 
-    def picture(self, image: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The model image, uint8 (S, S, 3), of a frame uint8 (H, W, 3); written to `out` where one is given.
+    def picture(
+        self,
+        image: NDArray[np.uint8],
+        out: NDArray[np.uint8] | None = None,
+        crop: tuple[int, int, int, int] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The model image, uint8 (S, S, 3), of a frame uint8 (H, W, 3), or of its part `crop` (x0, y0, x1, y1) in place
+        of the part that the placement shows; written to `out` where one is given.
 
         Each axis is halved while it is at least twice too long, then both are interpolated. Exact halving by
         interpolation is the mean of two pixels, so this is a box filter; it lies 40–55 dB from cv2.INTER_AREA on real
@@ -99,7 +112,7 @@ class Preprocessor:
         if out is None:
             out = np.empty((size, size, 3), np.uint8)
         place = self.placement((int(image.shape[1]), int(image.shape[0])))
-        x0, y0, x1, y1 = place.crop
+        x0, y0, x1, y1 = crop or place.crop
         left, top, right, bottom = place.seen
         inside = out[top:bottom, left:right]
         if inside.shape != out.shape:

@@ -27,9 +27,12 @@ class Stretch:
     def placement(self, frame_size: tuple[int, int]) -> Placement:
         return Placement.of("stretch", frame_size, self.side)
 
-    def picture(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def picture(
+        self, image: NDArray[np.uint8], *, crop: tuple[int, int, int, int] | None = None
+    ) -> NDArray[np.uint8]:
+        x0, y0, x1, y1 = crop or (0, 0, image.shape[1], image.shape[0])
         out = np.empty((self.side, self.side, 3), np.uint8)
-        shrink(image, out)
+        shrink(image[y0:y1, x0:x1], out)
         return out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 
 import cv2
 import numpy as np
@@ -129,12 +130,12 @@ def test_nothing_from_before_a_break_survives_it(image: Image) -> None:
     """A cut, a discontinuity, a new frame size: from there on all is as in a pipeline that saw no more."""
     before = passing(texture(7), 12)
     after = passing(255 - cv2.convertScaleAbs(image, alpha=0.4), 10)
-    fresh = build(LinearEncoder(), HostOps())
-    expected = [_kept(fresh.process(frame(each, i))) for i, each in enumerate(after)]
     for broken in (False, True):
-        used = build(LinearEncoder(), HostOps())
+        used, fresh = build(LinearEncoder(), HostOps()), build(LinearEncoder(), HostOps())
         for i, each in enumerate(before):
             used.process(frame(each, i))
+        fresh.fidelity = deepcopy(used.fidelity)  # what was learned of the camera is no memory of the scene
+        expected = [_kept(fresh.process(frame(each, i))) for i, each in enumerate(after)]
         results = [used.process(frame(each, i, discontinuity=broken and i == 0)) for i, each in enumerate(after[:1])]
         is_cut = not broken and image.shape == before[0].shape
         assert results[0].mode is (Mode.SCENE_CUT_FULL if is_cut else Mode.FULL)
@@ -145,7 +146,7 @@ def test_nothing_from_before_a_break_survives_it(image: Image) -> None:
             for mine, other in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(mine, other)
         used.close()
-    fresh.close()
+        fresh.close()
 
 
 def _kept(result: FrameResult) -> tuple[NDArray[np.generic], ...]:
@@ -154,16 +155,49 @@ def _kept(result: FrameResult) -> tuple[NDArray[np.generic], ...]:
     return tuple(array.copy() for array in arrays)
 
 
-def test_a_pan_by_whole_patches_encodes_what_it_reveals(encoder: LinearEncoder) -> None:
-    wide = texture(8, (SIDE + 8 * PATCH, SIDE), grain=20)
+@pytest.mark.parametrize(("right", "down"), [(3, 0), (-5, 2), (0, -4), (9, 6)])
+def test_a_pan_encodes_what_it_reveals(encoder: LinearEncoder, right: int, down: int) -> None:
+    """Once the grid is locked only what comes into view is encoded, and each region lies where it is in the frame."""
+    wide = texture(8, (700, 700), grain=14)
     vlm = build(encoder, HostOps())
-    for step in range(6):
-        result = vlm.process(frame(wide[:, step * PATCH : step * PATCH + SIDE], step))
-        if step:
-            assert result.mode is Mode.WARPING
-            assert result.tokens_encoded < 32
-    truth = encoder.encode_full(np.ascontiguousarray(wide[:, 5 * PATCH : 5 * PATCH + SIDE]))
-    assert token_cosines(result.tokens.features, truth).mean() > 0.98
+    encoded = []
+    for step in range(20):
+        x, y = 220 + step * right, 220 + step * down
+        image = np.ascontiguousarray(wide[y : y + 180, x : x + 240])
+        result = vlm.process(frame(image, step))
+        encoded.append(result.tokens_encoded)
+        assert result.picture is not None and result.placement is not None
+        x0, y0, x1, y1 = result.placement.crop
+        np.testing.assert_array_equal(result.picture, Stretch(SIDE).picture(image, crop=(x0, y0, x1, y1)))
+    assert result.camera_px == pytest.approx((-right, -down), abs=0.3)
+    assert np.mean(encoded[6:]) < 16
+    truth = encoder.encode_full(result.picture)
+    assert token_cosines(result.tokens.features, truth).mean() > 0.985
+    vlm.close()
+
+
+def test_a_shaking_camera_costs_nothing(encoder: LinearEncoder) -> None:
+    wide = texture(18, (400, 300), grain=14)
+    vlm = build(encoder, HostOps())
+    rng = np.random.default_rng(1)
+    encoded = []
+    for step in range(30):
+        x, y = 60 + rng.integers(-4, 5, 2)
+        encoded.append(vlm.process(frame(np.ascontiguousarray(wide[y : y + 180, x : x + 240]), step)).tokens_encoded)
+    assert sum(encoded[8:]) <= 64
+    vlm.close()
+
+
+def test_a_zoom_falls_back_to_full_encodes_and_stays_true(encoder: LinearEncoder) -> None:
+    wide = texture(19, (480, 360), grain=10)
+    vlm = build(encoder, HostOps())
+    for step in range(12):
+        part = wide[4 * step : 360 - 4 * step, 5 * step : 480 - 5 * step]
+        image = np.asarray(cv2.resize(part, (240, 180), interpolation=cv2.INTER_AREA), np.uint8)
+        result = vlm.process(frame(image, step))
+        assert result.picture is not None
+        truth = encoder.encode_full(result.picture)
+        assert token_cosines(result.tokens.features, truth).mean() > 0.97
     vlm.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from coherence_standin import costs
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.coherence.costs import EncodeCosts
+from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
 from agent.coherence.planner import Planner
 from agent.coherence.settings import PROFILES, CoherenceSettings
@@ -21,17 +24,17 @@ NONE = np.zeros(TOKENS, np.float32)
 
 
 def planner(chosen: CoherenceSettings | None = None, price: EncodeCosts | None = None) -> Planner:
-    return Planner((8, 8), chosen or CoherenceSettings(), price or costs(TOKENS), np.ones(TOKENS, bool))
+    chosen = chosen or CoherenceSettings(residual=18)
+    control = FidelityControl(chosen.fidelity_floor, audit_frames=chosen.audit_frames)
+    return Planner((8, 8), chosen, price or costs(TOKENS), np.ones(TOKENS, bool), control)
 
 
 def step(plans: Planner, residual: NDArray[np.float32], movement: float = 0.1) -> EncodePlan:
     """One frame without noise: assess, plan, and say that it was carried out; changed tokens moved by `movement`."""
     look = plans.assess(residual, NONE)
     plan = plans.plan(residual, look)
-    if plan.dirty is None:
-        plans.encoded(None)
-    else:
-        plans.encoded(plan.dirty, np.where(look.stale[plan.dirty], movement, 0).astype(np.float32))
+    moved = np.where(look.stale, movement, 0).astype(np.float32)
+    plans.encoded(plan.dirty, moved if plan.dirty is None else moved[plan.dirty], look.stale)
     return plan
 
 
@@ -131,6 +134,7 @@ def test_a_reset_planner_is_a_new_one() -> None:
     for _ in range(20):
         step(used, rng.uniform(0, 40, TOKENS).astype(np.float32))
     used.reset()
+    new._control = deepcopy(used._control)  # what was learned of the camera outlives a scene
     for _ in range(8):
         residual = (rng.uniform(0, 40, TOKENS) * (rng.uniform(size=TOKENS) < 0.2)).astype(np.float32)
         ours, theirs = step(used, residual), step(new, residual)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpi_ops.interface import FlowField, PatchPyramid, Residual
+from vpi_ops.translation import Key, Translation
 
 Floats = NDArray[np.float32]
 
@@ -123,6 +124,12 @@ class HostOps:
         at = self._positions(current.shape) + flow.backward
         both = flow.backward + np.asarray(cv2.remap(forward, at[..., 0], at[..., 1], cv2.INTER_LINEAR))
         return replace(flow, error=np.hypot(both[..., 0], both[..., 1], dtype=np.float32))
+
+    def key(self, image: NDArray[np.uint8]) -> Key:
+        return Key(image)
+
+    def follow(self, key: Key, image: NDArray[np.uint8], guess: tuple[float, float]) -> Translation | None:
+        return key.follow(image, guess)
 
     def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
         rows, cols = grid

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vpi_ops.translation import Translation
+
 
 @dataclass(frozen=True, slots=True)
 class FlowField:
@@ -115,6 +117,15 @@ class VisionOps(Protocol):
 
     def check(self, flow: FlowField, previous: NDArray[np.uint8], current: NDArray[np.uint8]) -> FlowField:
         """The same flow with its consistency error, at the price of the forward flow."""
+        ...
+
+    def key(self, image: NDArray[np.uint8]) -> Any:
+        """What `follow` needs of an analysis image to find it again."""
+        ...
+
+    def follow(self, key: Any, image: NDArray[np.uint8], guess: tuple[float, float]) -> Translation | None:
+        """The translation, in analysis pixels, that brings the key image's content to where it is in `image`, sought
+        around `guess` (x, y). None when too little of it can be found."""
         ...
 
     def warp(

@@ -32,6 +32,11 @@ class Accumulator:
     def reset(self) -> None:
         self._features: Floats | None = None
 
+    def fetch(self, source: NDArray[np.int64]) -> None:
+        """Every slot takes over what was blended in slot `source[slot]`."""
+        if self._features is not None:
+            self._features = self._features[source]
+
     def process(
         self,
         features: Floats,

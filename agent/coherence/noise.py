@@ -28,6 +28,10 @@ class PatchNoise:
         self._median = np.zeros(self._tokens, np.float32)
         self._spread = np.zeros(self._tokens, np.float32)
 
+    def fetch(self, source: NDArray[np.int64]) -> None:
+        """Every slot takes over the noise of slot `source[slot]`."""
+        self._median, self._spread = self._median[source], self._spread[source]
+
     def process(self, difference: Floats) -> None:
         """difference: float32 (T,), grey levels between this frame and the one before it."""
         self._samples += 1

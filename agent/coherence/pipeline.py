@@ -25,6 +25,8 @@ from agent.coherence.accumulator import Accumulator
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.cuts import CombinedCut, CutScore, token_cosines
 from agent.coherence.drift import DriftTransfer
+from agent.coherence.fidelity import FidelityControl
+from agent.coherence.gridlock import GridLock, Slide
 from agent.coherence.motion import MotionStage, motion_share
 from agent.coherence.planner import Assessment
 from agent.coherence.result import FrameResult
@@ -52,7 +54,7 @@ _log = structlog.get_logger(__name__)
 class Pictures(Protocol):
     """What the coherent path needs of `engines.preprocess.Preprocessor`."""
 
-    def picture(self, image: NDArray[np.uint8]) -> Picture: ...
+    def picture(self, image: NDArray[np.uint8], *, crop: tuple[int, int, int, int] | None = None) -> Picture: ...
 
     def placement(self, frame_size: tuple[int, int]) -> Placement: ...
 
@@ -77,6 +79,7 @@ class TemporalVLM:
         self.settings = s = settings or CoherenceSettings()
         self.costs = costs or EncodeCosts.measure(encoder)
         self.faults: Counter[str] = Counter()
+        self.fidelity = FidelityControl(s.fidelity_floor, audit_frames=s.audit_frames)
         self._pictures, self._encoder, self._ops, self._describer = preprocessor, encoder, ops, describer
         self._grid = encoder.grid
         self._tokens = encoder.grid[0] * encoder.grid[1]
@@ -91,7 +94,12 @@ class TemporalVLM:
         self._features = np.zeros((self._tokens, encoder.dim), np.float32)
         self._still = np.zeros((self._tokens, 2), np.float32)
         self._moved, self._flow_rest = self._still, 0
+        self._frame_size = (0, 0)
+        self._lock: GridLock | None = None
+        self._whole: View
+        self._slid: View | None = None
         self._view: View | None = None
+        self._out_of_date = 0.0
         self._last: FrameResult | None = None
         self._fresh = True
 
@@ -120,6 +128,9 @@ class TemporalVLM:
         """Forget every frame so far; the next one is encoded in full."""
         self._fresh = True
         self._forget()
+        self._out_of_date = 0.0
+        if self._lock is not None:
+            self._lock.reset()
         self._cuts.reset()
         self._motion.reset()
         self._encoder.reset()
@@ -131,12 +142,14 @@ class TemporalVLM:
     def _coherent(self, frame: Frame) -> FrameResult:
         lap = self._watch.lap
         lap("preprocess")
-        view = self._enter(frame)
-        picture = self._pictures.picture(frame.image)
+        slide = self._enter(frame)
+        view = self._view_of(frame, slide)
+        placement = view.placement if slide is None else view.placement.slid(slide.crop)
+        picture = self._pictures.picture(frame.image, crop=placement.crop)
         lap("residual")
         self._previous, self._current = self._current, self._previous
         self._ops.fill(self._current, picture)
-        residual, look = self._look(view)
+        residual, look = self._look(view, slide)
         lap("cut")
         score, tokens = self._suspect(picture)
         if score.cut:
@@ -145,8 +158,9 @@ class TemporalVLM:
         lap("flow")
         known = not self._fresh and not score.cut
         flow = self._motion.process(frame.image, look.moving, view.sampler, wanted=known and self._flow_rest == 0)
+        camera_px = (0.0, 0.0) if slide is None else slide.camera_px
         if flow is not None:
-            self._moved = view.sampler.backward(flow)
+            self._moved = view.sampler.backward(flow) + np.array(camera_px, np.float32)
         backward = self._moved * look.moving[:, None]
         lap("plan")
         if tokens is not None:
@@ -158,9 +172,15 @@ class TemporalVLM:
             plan = view.planner.plan(residual, look, self._fetch(view, flow, backward, look))
         if tokens is None:
             lap("encode")
-            tokens = self._encoder.encode(picture, plan)
+            tokens = self._encoder.encode(picture, _after_slide(plan, slide))
             lap("plan")
         self._commit(view, plan, tokens, look)
+        audited = not plan.full and self.fidelity.audit_due
+        if audited:
+            lap("audit")
+            tokens = replace(self._audit(view, picture), encoded=tokens.encoded)
+        elif plan.full:
+            self.fidelity.audit_later()
         if flow is None:
             self._flow_rest = max(0, self._flow_rest - 1)
         elif plan.fetch is None:
@@ -183,28 +203,70 @@ class TemporalVLM:
             moving=look.moving,
             motion=backward,
             seen=view.seen,
+            picture=picture,
+            placement=placement,
+            camera_px=camera_px,
             cut=score.cut,
             cut_score=score,
+            audited=audited,
+            fidelity=self.fidelity.estimate,
             flow=flow,
             reasons=plan.reasons,
         )
 
-    def _enter(self, frame: Frame) -> View:
-        """The view for frames of this size. What came before a discontinuity or another size is forgotten."""
-        if self._view is None or self._view.frame_size != frame.size:
-            placement, patch = self._pictures.placement(frame.size), self._encoder.patch_size
-            self._view = View.of(placement, self._grid, patch, self._ops, self.settings, self.costs)
+    def _enter(self, frame: Frame) -> Slide | None:
+        """Where to look in this frame. What came before a discontinuity or another size is forgotten."""
+        if self._lock is None or self._frame_size != frame.size:
+            placement = self._pictures.placement(frame.size)
+            self._frame_size = frame.size
+            self._lock = GridLock(self._ops, self._grid, placement.crop)
+            self._whole, self._slid, self._view = self._make_view(placement), None, None
             self.reset()
         elif frame.discontinuity and not self._fresh:
             self.reset()
-        return self._view
+        if self._whole.seen.all():
+            return self._lock.process(frame.image, self._out_of_date)
+        return None  # the grid can't slide over a letterbox's padding
 
-    def _look(self, view: View) -> tuple[Floats, Assessment]:
+    def _view_of(self, frame: Frame, slide: Slide | None) -> View:
+        """The view for this frame. Where it is another than before, or the grid has stepped, what is remembered is
+        forgotten or moved."""
+        if slide is None:
+            view = self._whole
+        else:
+            if self._slid is None:
+                self._slid = self._make_view(self._whole.placement.slid(slide.crop))
+            view = self._slid
+        if view is not self._view or (slide is not None and slide.entered):
+            self._fresh = True
+            self._view = view
+            self._forget()
+        elif slide is not None and slide.source is not None and not self._fresh:
+            source = slide.source
+            for pyramid in (self._reference, self._current):  # `current` is still the frame before
+                self._ops.fetch(pyramid, source)
+            self._features[...] = self._features[source]
+            self._drift.fetch(source)
+            self._accumulator.fetch(source)
+            view.planner.slid(source, 1.0)
+            view.warp.slid(source)
+        return view
+
+    def _make_view(self, placement: Placement) -> View:
+        patch = self._encoder.patch_size
+        return View.of(placement, self._grid, patch, self._ops, self.settings, self.costs, self.fidelity)
+
+    def _look(self, view: View, slide: Slide | None) -> tuple[Floats, Assessment]:
         """Residual (T,) and what is stale."""
         if self._fresh:
+            self._out_of_date = 0.0
             return _nothing_known(self._tokens)
         residual = self._ops.residual(self._current, self._reference).patch
-        return residual, view.planner.assess(residual, self._ops.moved(self._current, self._previous))
+        look = view.planner.assess(residual, self._ops.moved(self._current, self._previous))
+        self._out_of_date = float(look.stale[view.seen].mean())
+        if slide is not None and slide.revealed is not None:
+            look = replace(look, stale=look.stale | slide.revealed)
+        return residual, look
 
     def _suspect(self, picture: Picture) -> tuple[CutScore, TokenMap | None]:
         """Whether this is a cut, and the full encode that finding out has cost."""
@@ -240,11 +302,14 @@ class TemporalVLM:
         )
 
     def _commit(self, view: View, plan: EncodePlan, tokens: TokenMap, look: Assessment) -> None:
-        """Every state follows what was encoded: reference pixels, ages, anchors, corrections; then the output."""
+        """Every state follows what was encoded: reference pixels, pressure, anchors, corrections; then the output."""
         new, dirty = tokens.features, plan.dirty
+        stale = look.stale
         if dirty is None:
+            nothing_known = self._fresh or plan.mode is Mode.SCENE_CUT_FULL
+            error = np.zeros(0, np.float32) if nothing_known else 1 - token_cosines(self._features, new)
             self._ops.adopt(self._reference, self._current, None)
-            view.planner.encoded(None)
+            view.planner.encoded(None, error, stale)
             view.warp.encoded(None)
             self._drift.reset()
             self._features[...] = new
@@ -253,14 +318,28 @@ class TemporalVLM:
         if plan.fetch is not None:
             self._ops.fetch(self._reference, plan.fetch)
             self._drift.fetch(plan.fetch)
-        stale = look.stale[dirty]
+            self._features[...] = self._features[plan.fetch]
         before = self._features[dirty]
-        moved = np.where(stale, 1 - token_cosines(before, new[dirty]), np.float32(0))
-        self._drift.process(self._features, dirty[~stale], new[dirty[~stale]] - before[~stale], dirty)
+        error = 1 - token_cosines(before, new[dirty])
+        clean = ~stale[dirty]
+        self._drift.process(self._features, dirty[clean], new[dirty[clean]] - before[clean], dirty)
         self._ops.adopt(self._reference, self._current, dirty)
-        view.planner.encoded(dirty, moved, plan.fetch)
+        view.planner.encoded(dirty, error, stale, plan.fetch)
         view.warp.encoded(dirty)
         self._drift.apply(new, self._features)
+
+    def _audit(self, view: View, picture: Picture) -> TokenMap:
+        """A full encode besides the planned one: measures the error of what we have, and clears it."""
+        expected = view.planner.expected
+        tokens = self._encoder.encode(picture, EncodePlan(Mode.FULL, None))
+        error = 1 - token_cosines(self._features, tokens.features)[view.seen]
+        self.fidelity.audited(expected, float(error.mean()))
+        self._ops.adopt(self._reference, self._current, None)
+        view.planner.encoded(None, np.zeros(0, np.float32), ~view.seen)
+        view.warp.encoded(None)
+        self._drift.reset()
+        self._features[...] = tokens.features
+        return tokens
 
     def _forget(self) -> None:
         """Drop all temporal state but the encoder's cache, which a full encode replaces, and what the next frame is
@@ -329,7 +408,14 @@ class TemporalVLM:
             _log.warning("frame stage failed", stage=stage, error=f"{type(error).__name__}: {error}", times=count)
 
 
+def _after_slide(plan: EncodePlan, slide: Slide | None) -> EncodePlan:
+    """The plan for an encoder whose slots have not stepped with the grid."""
+    if plan.full or slide is None or slide.source is None:
+        return plan
+    return replace(plan, fetch=slide.source if plan.fetch is None else slide.source[plan.fetch])
+
+
 def _nothing_known(tokens: int) -> tuple[Floats, Assessment]:
     """There is nothing to compare with: no residual, and everything counts as changed."""
     everything, zero = np.ones(tokens, bool), np.zeros(tokens, np.float32)
-    return zero, Assessment(everything, everything, zero)
+    return zero, Assessment(everything, everything, zero, zero)

@@ -1,11 +1,12 @@
 """What to re-encode: staleness per token, what it costs, and the plan that follows from both.
 
-A patch is stale when its residual against the *reference* (the pixels its token was made from) exceeds the patch's own
-threshold; slow change adds up until it does. The most stale go first; what a budget leaves over waits, and its
-urgency is error × waiting time. Clean tokens age through their context: how much the tokens around them have moved is
-their *pressure*, and those with the highest pressure × age are refreshed while the scene moves, so that each has its
-turn; oldest first, as in a video codec, leaves half as much drift again. When the scene has come to rest, all that
-are worth it are refreshed once; then nothing is encoded until something changes.
+A patch has changed when its residual against the *reference* (the pixels its token was made from) exceeds the patch's
+own threshold; slow change adds up until it does. Changed tokens are encoded, the most stale first; what a budget
+leaves over waits, and its urgency is error × waiting time. Of the others as many are encoded anew, the most stale
+first, as the floor of fidelity asks for: the mean error that is expected to be left must not exceed what is allowed.
+Staleness grows with *pressure* (how much the tokens around have moved) and urgency with age, so each token has its
+turn; oldest first, as in a video codec, leaves half as much error again. When the scene has come to rest, all that are
+worth it are refreshed once; then nothing is encoded until something changes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.coherence.costs import EncodeCosts
+from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
 from agent.coherence.settings import CoherenceSettings
+from agent.coherence.staleness import FRESH
 from agent.coherence.warping import Fetch
 from engines.plan import EncodePlan, Mode
 
@@ -28,29 +31,42 @@ Mask = NDArray[np.bool_]
 
 _HOLD_FRAMES = 2
 """Frames for which a patch that changed keeps the lower threshold."""
+_TURN = 64
+"""Frames after which a token is twice as urgent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """stale: bool (T,), tokens whose pixels no longer fit. moving: bool (T,), patches that differ from the frame
-    before. threshold: float32 (T,), grey levels, what `stale` was measured against."""
+    before. threshold: float32 (T,), grey levels, what `stale` was measured against. ratio: float32 (T,), residual ÷ the
+    threshold without hysteresis."""
 
     stale: Mask
     moving: Mask
     threshold: Floats
+    ratio: Floats
 
 
 class Planner:
     """The planning state of one camera. seen: bool (T,), tokens that see picture; the others are never refreshed."""
 
-    def __init__(self, grid: tuple[int, int], settings: CoherenceSettings, costs: EncodeCosts, seen: Mask) -> None:
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        settings: CoherenceSettings,
+        costs: EncodeCosts,
+        seen: Mask,
+        control: FidelityControl,
+    ) -> None:
         self._grid = grid
         self._settings = settings
         self._costs = costs
         self._seen = seen
+        self._seen_count = max(1, int(seen.sum()))
         self._tokens = grid[0] * grid[1]
         self._budget = _budget(settings, costs)
         self._noise = PatchNoise(self._tokens)
+        self._control = control
         self.reset()
 
     def reset(self) -> None:
@@ -58,14 +74,24 @@ class Planner:
         self._noise.reset()
         self._hold: Slots = np.zeros(self._tokens, np.int64)
         self._waiting: Floats = np.zeros(self._tokens, np.float32)
-        self._age: Slots = np.zeros(self._tokens, np.int64)
+        self._age: Floats = np.zeros(self._tokens, np.float32)
         self._pressure: Floats = np.zeros(self._tokens, np.float32)
+        self._travelled: Floats = np.zeros(self._tokens, np.float32)
+        self._ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
+        self.expected: float = 0.0
 
     @property
     def budget(self) -> int:
         """The most tokens that a selective plan may encode."""
         return self._budget
+
+    def slid(self, source: Slots, steps: float) -> None:
+        """The grid has stepped by so many patches: slot `i` shows what slot `source[i]` showed."""
+        self._noise.fetch(source)
+        self._hold, self._waiting = self._hold[source], self._waiting[source]
+        self._age, self._pressure = self._age[source], self._pressure[source]
+        self._travelled = self._travelled[source] + np.float32(steps)
 
     def assess(self, residual: Floats, difference: Floats) -> Assessment:
         """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels."""
@@ -75,7 +101,7 @@ class Planner:
         limit = np.where(self._hold > 0, np.float32(s.leave) * threshold, threshold)
         stale = residual > limit
         self._hold = np.where(stale, _HOLD_FRAMES, np.maximum(self._hold - 1, 0))
-        return Assessment(stale, difference > threshold, limit)
+        return Assessment(stale, difference > threshold, limit, residual / threshold)
 
     def plan(self, residual: Floats, assessment: Assessment, fetch: Fetch | None = None) -> EncodePlan:
         """The plan for this frame. fetch: tokens that other slots' tokens will replace."""
@@ -85,7 +111,8 @@ class Planner:
             stale[fetch.fetched] = False
         changed = np.flatnonzero(stale)
         self._still = 0 if assessment.stale.any() else self._still + 1
-        refresh = self._to_refresh(stale)
+        self._ratio = assessment.ratio
+        refresh = self._to_refresh(stale, assessment.ratio)
         wanted = len(changed) + len(refresh)
         may_be_full = self._budget >= self._tokens
         if may_be_full and wanted and self._costs.ms(wanted) >= s.full_above * self._costs.full_ms:
@@ -107,35 +134,56 @@ class Planner:
         )
         return EncodePlan(Mode.WARPING, dirty, fetch.source, reasons)
 
-    def encoded(self, dirty: Slots | None, moved: Floats | None = None, source: Slots | None = None) -> None:
-        """The plan was carried out. dirty: slots encoded, None = all. moved: (n,), 1 − cosine between old and new
-        value of the dirty tokens, 0 where the content is the same. source: the fetch of the plan."""
-        if dirty is None or moved is None:
-            self._age[...] = 0
-            self._pressure[...] = 0
-            self._waiting[...] = 0
-            return
+    def encoded(self, dirty: Slots | None, error: Floats, stale: Mask, source: Slots | None = None) -> None:
+        """The plan was carried out. dirty: slots encoded, None = all. error: (n,), 1 − cosine between what was given
+        out for the dirty tokens before and their new value. stale: (T,), tokens whose content has changed. source: the
+        fetch of the plan."""
+        every = dirty is None
+        slots = np.arange(self._tokens) if dirty is None else dirty
         if source is not None:
             self._age, self._pressure = self._age[source], self._pressure[source]
-        self._age += 1
-        if len(dirty):
+            self._travelled = self._travelled[source]
+        if len(slots) and len(error):
+            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], self._travelled[slots])
+        if every:
+            self._age[...] = 0
+            self._pressure[...] = 0
+            self._travelled[...] = 0
+            self._waiting[...] = 0
+            self.expected = FRESH
+        elif len(slots):
             cause = np.zeros(self._tokens, np.float32)
-            cause[dirty] = moved
+            cause[slots] = np.where(stale[slots], error, np.float32(0))
             near = cv2.GaussianBlur(cause.reshape(self._grid), (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
             self._pressure += near.reshape(-1) + cause.mean()
-            self._age[dirty] = 0
-            self._pressure[dirty] = 0
-            self._waiting[dirty] = 0
+            self._age += 1
+            self._age[slots] = 0
+            self._pressure[slots] = 0
+            self._travelled[slots] = 0
+            self._waiting[slots] = 0
+        self._control.frame(self.expected, len(slots))
 
-    def _to_refresh(self, stale: Mask) -> Slots:
-        """Clean tokens to refresh, most urgent first: a few while the scene moves, all that drifted once it rests."""
-        s = self._settings
-        if self._still >= s.settle_frames:
-            drifted = np.flatnonzero(self._seen & (self._pressure > s.settle_drift))
-            return drifted[np.argsort(-self._pressure[drifted], kind="stable")]
-        candidates = np.flatnonzero(self._seen & ~stale & (self._pressure > 0))
-        urgency = self._pressure[candidates] * self._age[candidates]
-        return candidates[np.argsort(-urgency, kind="stable")[: s.refresh_tokens]]
+    def _to_refresh(self, stale: Mask, ratio: Floats) -> Slots:
+        """Clean tokens to encode anew, most stale first: as many as the floor of fidelity asks for while the scene
+        moves, all that drifted once it rests."""
+        s, control = self._settings, self._control
+        expected = control.staleness.expect(ratio, self._pressure, self._travelled)
+        expected[stale] = FRESH
+        total = float(expected[self._seen].sum())
+        settled = self._still >= s.settle_frames
+        worth = self._pressure > s.settle_drift if settled else (self._pressure > 0) | (expected > FRESH)
+        candidates = np.flatnonzero(self._seen & ~stale & worth)
+        urgency = expected[candidates] * (1 + self._age[candidates] / _TURN)
+        candidates = candidates[np.argsort(-urgency, kind="stable")]
+        gains = np.cumsum(np.maximum(expected[candidates] - np.float32(FRESH), 0))
+        if settled:
+            count = len(candidates)
+        else:
+            excess = total - control.allowed * self._seen_count
+            needed = int(np.searchsorted(gains, excess)) + 1 if excess > 0 else 0
+            count = min(len(candidates), max(needed, s.refresh_tokens if self._pressure.any() else 0))
+        self.expected = (total - (float(gains[count - 1]) if count else 0.0)) / self._seen_count
+        return candidates[:count]
 
 
 def _counts(**reasons: int) -> dict[str, int]:

@@ -11,16 +11,20 @@ from config.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class CoherenceSettings:
-    """residual: least difference in grey levels that makes a patch dirty. noise_factor: a noisy patch's own
+    """fidelity_floor: mean cosine between our tokens and those of a full encode that is held. audit_frames: frames in
+    which something was encoded between full encodes that check it.
+
+    residual: least difference in grey levels that makes a patch dirty. noise_factor: a noisy patch's own
     threshold, in median absolute deviations above its median. noise_ceiling: that threshold is at most so many times
     `residual`. leave: share of the threshold at which a patch that just changed still counts as changing.
 
     budget_tokens, budget_ms: the most a frame may re-encode; None = whatever is cheaper than a full encode. full_above:
     share of a full encode's cost from which the full encode is taken instead.
 
-    refresh_tokens: clean tokens re-encoded per frame while the scene moves. settle_frames: still frames after which
-    what has drifted is refreshed. settle_drift: expected drift of a token (1 − cosine) that is worth it.
-    drift_transfer: share of the movement seen on refreshed tokens that the other clean tokens' output takes on.
+    refresh_tokens: the fewest clean tokens re-encoded per frame while the scene moves: samples of staleness.
+    settle_frames: still frames after which what has drifted is refreshed. settle_drift: expected drift of a token
+    (1 − cosine) that is worth it. drift_transfer: share of the movement seen on refreshed tokens that the other clean
+    tokens' output takes on.
 
     motion_low: motion (share of 20 source px) left after whole patches up to which a token may be fetched from where it
     was. flow_error_px: consistency error above which flow is not believed. flow_deadline_ms: a later flow is dropped.
@@ -31,6 +35,8 @@ class CoherenceSettings:
     ema_static, ema_fast: how much of the accumulated features is kept, standing still and moving fast.
     """
 
+    fidelity_floor: float = 0.985
+    audit_frames: int = 300
     residual: float = 18.0
     noise_factor: float = 4.0
     noise_ceiling: float = 2.0
@@ -38,7 +44,7 @@ class CoherenceSettings:
     budget_tokens: int | None = None
     budget_ms: float | None = None
     full_above: float = 0.85
-    refresh_tokens: int = 4
+    refresh_tokens: int = 2
     settle_frames: int = 3
     settle_drift: float = 0.002
     drift_transfer: float = 0.8
@@ -54,6 +60,8 @@ class CoherenceSettings:
     def __post_init__(self) -> None:
         budget = self.budget_tokens
         rules = (
+            ("fidelity_floor", 0.5 <= self.fidelity_floor < 1, "0.5 or more, below 1"),
+            ("audit_frames", self.audit_frames >= 1, "1 frame or more"),
             ("residual", self.residual > 0, "above 0 grey levels"),
             ("noise_factor", self.noise_factor >= 0, "0 or more"),
             ("noise_ceiling", self.noise_ceiling >= 1, "1 or more"),

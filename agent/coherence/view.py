@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.coherence.costs import EncodeCosts
+from agent.coherence.fidelity import FidelityControl
 from agent.coherence.planner import Planner
 from agent.coherence.sampling import TokenSampler
 from agent.coherence.settings import CoherenceSettings
@@ -21,7 +22,7 @@ class View:
     """How frames of one size lie in the model picture, and what was built for that. patch_px: (x, y) source pixels per
     patch. seen: bool (T,), tokens that see picture."""
 
-    frame_size: tuple[int, int]
+    placement: Placement
     patch_px: NDArray[np.float32]
     seen: NDArray[np.bool_]
     sampler: TokenSampler
@@ -37,14 +38,15 @@ class View:
         ops: VisionOps,
         settings: CoherenceSettings,
         costs: EncodeCosts,
+        control: FidelityControl,
     ) -> View:
         patch_px = (patch / placement.scale[0], patch / placement.scale[1])
         seen = placement.valid(patch)
         return cls(
-            frame_size=placement.frame_size,
+            placement=placement,
             patch_px=np.array(patch_px, np.float32),
             seen=seen,
             sampler=TokenSampler(placement, grid, patch),
-            planner=Planner(grid, settings, costs, seen),
+            planner=Planner(grid, settings, costs, seen, control),
             warp=AnchorWarp(ops, grid, patch_px, left_px=20 * settings.motion_low, error_px=settings.flow_error_px),
         )

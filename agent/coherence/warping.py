@@ -107,6 +107,10 @@ class AnchorWarp:
         self._shift[slots] -= steps[slots] * self._patch
         return Fetch(source, slots, inconsistent)
 
+    def slid(self, source: Slots) -> None:
+        """The grid has stepped: slot `i` shows what slot `source[i]` showed."""
+        self._shift = self._shift[source]
+
     def encoded(self, slots: Slots | None) -> None:
         """These tokens were encoded now (None = all): their anchor is this frame."""
         self._shift[slots if slots is not None else slice(None)] = 0

@@ -1,0 +1,91 @@
+"""Staleness: what 1 − cosine between a token's value and a full encode is expected to be, without encoding it.
+
+Two things make a token stale. Its own pixels have changed: expected error against residual ÷ threshold, a rising curve
+in bins. Its context has changed: error in proportion to the token's *pressure* (how much the tokens around it have
+moved since it was encoded) and to how far it has travelled on the grid since (its keys still say the old position).
+Each token that is encoded anew is a sample of both, for nothing: old value against new. Those samples fit the curve and
+the proportions to this camera; audits (a full encode besides the planned one) tell by how much the whole is off.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+EDGES = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2], np.float32)
+"""Bounds of the bins of residual ÷ threshold."""
+_START = np.array([0.001, 0.004, 0.008, 0.012, 0.02, 0.04, 0.08, 0.15, 0.3], np.float32)
+_CONTEXT = np.array([0.35, 0.01], np.float32)
+"""Error per unit of pressure, and per patch travelled, before anything is measured."""
+FRESH = 0.002
+"""Error of a token that was just encoded: the tokens it attends to are not all fresh."""
+_BIN_RATE = 0.02
+_FORGET = 0.995
+_PRIOR = 4.0
+"""Weight of the starting proportions, in samples of unit pressure 0.05."""
+_SCALE_RATE = 0.3
+
+
+class Staleness:
+    """The fitted model of one camera. `scale`: measured error over expected error of whole frames, from audits."""
+
+    def __init__(self) -> None:
+        self._curve = _START.copy()
+        self._moments = np.diag(np.full(2, _PRIOR * 0.05**2, np.float64))
+        self._products = self._moments @ _CONTEXT.astype(np.float64)
+        self._context = _CONTEXT.copy()
+        self.scale = 1.0
+
+    def expect(self, ratio: Floats, pressure: Floats, travelled: Floats) -> Floats:
+        """Expected error, float32 (T,). ratio: residual ÷ threshold. pressure: sum of 1 − cosine around, since the
+        token was encoded. travelled: patches from where it was encoded."""
+        error = self._curve[np.searchsorted(EDGES, ratio)]
+        error = error + self._context[0] * pressure + self._context[1] * travelled
+        return np.asarray(np.minimum(error, 1), np.float32)
+
+    def observe(self, error: Floats, ratio: Floats, pressure: Floats, travelled: Floats) -> None:
+        """Samples (n,): tokens encoded now, and 1 − cosine between what was given out for them and their new value."""
+        if not len(error):
+            return
+        bins = np.searchsorted(EDGES, ratio)
+        context = self._context[0] * pressure + self._context[1] * travelled
+        own = np.maximum(error - context, 0)
+        counts = np.bincount(bins, minlength=len(self._curve))
+        sums = np.bincount(bins, own, minlength=len(self._curve))
+        seen = counts > 0
+        rate = 1 - (1 - _BIN_RATE) ** counts[seen]
+        self._curve[seen] += (rate * (sums[seen] / counts[seen] - self._curve[seen])).astype(np.float32)
+        self._curve = np.maximum.accumulate(self._curve)
+        calm = ratio <= EDGES[0]
+        if calm.any():
+            x = np.stack([pressure[calm], travelled[calm]], axis=1).astype(np.float64)
+            left = np.maximum(error[calm] - self._curve[0], 0).astype(np.float64)
+            self._moments = _FORGET * self._moments + np.einsum("ni,nj->ij", x, x)
+            self._products = _FORGET * self._products + np.einsum("ni,n->i", x, left)
+            self._context = _nonnegative(self._moments, self._products)
+
+    def audit(self, expected: float, measured: float) -> None:
+        """Mean error of a frame as it was expected and as a full encode showed it."""
+        ratio = np.clip(measured / max(expected, 1e-4), 0.25, 4.0)
+        self.scale *= float((ratio / self.scale) ** _SCALE_RATE)
+
+
+def _nonnegative(moments: NDArray[np.float64], products: NDArray[np.float64]) -> Floats:
+    """Least squares of two unknowns, neither below zero."""
+    determinant = moments[0, 0] * moments[1, 1] - moments[0, 1] ** 2
+    if determinant > 1e-9 * moments[0, 0] * moments[1, 1]:
+        both = np.array(
+            [
+                moments[1, 1] * products[0] - moments[0, 1] * products[1],
+                moments[0, 0] * products[1] - moments[0, 1] * products[0],
+            ]
+        )
+        if (both >= 0).all():
+            return np.asarray(both / determinant, np.float32)
+    alone = products / np.maximum(np.diag(moments), 1e-12)
+    kept = int(np.argmax(products**2 / np.maximum(np.diag(moments), 1e-12)))
+    result = np.zeros(2)
+    result[kept] = max(alone[kept], 0.0)
+    return result.astype(np.float32)
