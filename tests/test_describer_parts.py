@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import pairwise
@@ -213,6 +216,13 @@ def test_a_mistake_is_named_with_its_line_and_no_secret(tmp_path: Path, written:
         load(file, {})
     assert str(caught.value).startswith(f"{file}:3: {sentence}")
     assert "hunter2" not in str(caught.value)
+
+
+def test_without_a_describer_no_http_client_is_loaded() -> None:
+    code = "import sys, agent.daemon, agent.doctor; print('httpx2' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False\n"
 
 
 def test_the_key_is_a_reference_and_the_slash_at_the_end_is_no_matter(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -260,6 +262,19 @@ def test_several_are_asked_at_a_time_where_the_server_can(remote: Remote, opened
             describing.wish(camera, lambda look, c=camera: server.describe(c, look), LOOK, answers.append)  # type: ignore[misc]
         assert describing.finish(60)
     assert len(answers) == 3 and remote.most_busy >= 2
+
+
+def test_tls_is_checked(tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = tmp_path / "server.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    command += f" -addext subjectAltName=IP:127.0.0.1 -keyout {pem} -out {tmp_path}/certificate.pem"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    pem.write_text(pem.read_text() + (tmp_path / "certificate.pem").read_text())
+    with vision_server(pem) as secure:
+        url = secure.url.replace("http:", "https:")
+        assert refused(opened(url=url)).startswith("HOST: its certificate is not trusted: self")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        assert said(opened(url=url)).endswith("from the server, café ☕.")
 
 
 def test_what_models_a_server_has(remote: Remote) -> None:

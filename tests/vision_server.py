@@ -1,6 +1,6 @@
 """An OpenAI-compatible vision server that can be told to misbehave, as a process of its own.
 
-    python tests/vision_server.py        prints its port, ends with its stdin
+    python tests/vision_server.py [CERTIFICATE]        prints its port, ends with its stdin; https with a certificate
 
 `POST /script` sets what it does, a list of modes taken one a request, the last one for ever; `GET /seen` tells the
 requests so far. Everything else is what such servers have: `GET /v1/models`, `POST /v1/chat/completions`.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -254,8 +256,10 @@ class Remote:
 
 
 @contextmanager
-def vision_server() -> Iterator[Remote]:
-    process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def vision_server(certificate: Path | None = None) -> Iterator[Remote]:
+    """certificate: PEM with its key; then it speaks https only, and the control paths can't be reached."""
+    command = [sys.executable, __file__, *([] if certificate is None else [str(certificate)])]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield Remote(int(process.stdout.readline()), process)
@@ -266,6 +270,10 @@ def vision_server() -> Iterator[Remote]:
 
 def main() -> None:
     server = Server()
+    if len(sys.argv) > 1:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)  # noqa: T201
     with suppress(KeyboardInterrupt):
