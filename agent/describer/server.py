@@ -159,6 +159,8 @@ class VisionServer:
     def _pause(self, camera: str, left_s: float) -> float:
         """Seconds to wait before the next request, which is counted when it is 0. Raises DescriberError when there will
         be none in time."""
+        if left_s <= 0:
+            raise DescriberError(self._reason)
         if not self._budget.allows(camera):
             raise DescriberError(self._spent if not self._budget.left else f"the other cameras' share of {self._spent}")
         pause_s = self._breaker.admit()
