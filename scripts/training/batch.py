@@ -135,15 +135,19 @@ class Batch:
         revealed[:] = outside
 
     def _pixels(self, rng: np.random.Generator, patches: np.ndarray, ready: dict[str, Any]) -> None:
-        """Normalised pixels with a little of another exposure, and the colours (2×2 means) of each patch."""
+        """Normalised pixels, each picture at an exposure of its own, and the colours (2×2 means) of each patch at the
+        exposure that both have in common: a camera adapts, and the world stays the same."""
         count, tokens = patches.shape[:2]
-        gain = np.tile(rng.uniform(0.92, 1.08, count // 2), 2) * rng.uniform(0.985, 1.015, count)
-        offset = np.tile(rng.uniform(-0.04, 0.04, count // 2), 2)
+        half, pairs = PATCH // 2, count // 2
+        gain, offset = np.tile(rng.uniform(0.92, 1.08, pairs), 2), np.tile(rng.uniform(-0.04, 0.04, pairs), 2)
+        means = patches.reshape(count, tokens, 2, half, 2, half, 3).mean(axis=(3, 5), dtype=np.float32)
+        colours = means.reshape(count, tokens, 12) * (gain * 2 / 255)[:, None, None] + (offset - 1)[:, None, None]
+        ready["colours"] = torch.from_numpy(colours.astype(np.float32))
+        spread = np.where(rng.random(pairs) < 0.5, 0.015, 0.13)
+        gain[pairs:] *= np.exp(rng.uniform(-spread, spread))
+        offset[pairs:] += rng.uniform(-spread, spread) / 4
         values = patches.astype(np.float32) * (gain * 2 / 255).astype(np.float32)[:, None, None, None, None]
         values += (offset - 1).astype(np.float32)[:, None, None, None, None]
-        half = PATCH // 2
-        means = values.reshape(count, tokens, 2, half, 2, half, 3).mean(axis=(3, 5))
-        ready["colours"] = torch.from_numpy(means.reshape(count, tokens, 12))
         ready["patches"] = torch.from_numpy(
             np.ascontiguousarray(values.transpose(0, 1, 4, 2, 3)).reshape(count, tokens, -1)
         )
