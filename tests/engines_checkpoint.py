@@ -35,6 +35,7 @@ class Size:
     dtype: str = "F16"
     kind: str = "idefics3"
     head_dim: int | None = None
+    words: int = 0  # further ones in the vocabulary, which no text is made of
     rows: int | None = None  # of the embedding table, where it is longer than the vocabulary
     text: dict[str, Any] = field(default_factory=dict)  # further keys of text_config, such as those of rotary positions
     template: str | None = None  # chat template
@@ -46,7 +47,7 @@ REFERENCE_SIZE = Size(
 )
 
 
-def write_tokenizer(file: Path, start: str | None = None) -> Tokenizer:
+def write_tokenizer(file: Path, start: str | None = None, words: int = 0) -> Tokenizer:
     """A byte-level tokenizer: 256 bytes, a few words, the special tokens of the family. start: put before any text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {token: i for i, token in enumerate(alphabet)}
@@ -59,6 +60,7 @@ def write_tokenizer(file: Path, start: str | None = None) -> Tokenizer:
             if merge not in merges:
                 merges.append(merge)
                 vocab.setdefault(pieces[0], len(vocab))
+    vocab.update({f"word{i}": len(vocab) + i for i in range(words)})
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -79,7 +81,7 @@ def write_checkpoint(
     the weights as they are stored, in float32. zero: a parameter whose values are all 0."""
     s = size or Size()
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = write_tokenizer(folder / "tokenizer.json", s.start)
+    tokenizer = write_tokenizer(folder / "tokenizer.json", s.start, s.words)
     vocab = s.rows or tokenizer.get_vocab_size()
     if s.template:
         settings = {"chat_template": s.template, **({"bos_token": s.start} if s.start else {})}
