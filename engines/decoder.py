@@ -70,14 +70,19 @@ class Decoder:
     def look(self, features: Floats, *, before: Floats | None = None, key: str = "") -> Context:
         """Read the picture, up to where the question begins; with `before`, that picture and then this one. Give the
         result to the other methods in place of features to ask about it and read it once."""
-        pictures = tuple(np.array(each, np.float32, order="C") for each in (before, features) if each is not None)
+        given = [np.ascontiguousarray(each, np.float32) for each in (before, features) if each is not None]
         kept = self._prefixes.of(key)
-        visual = tuple(self._visual(picture, kept) for picture in pictures)
-        ids = self._prompt.start(len(pictures))
+        for prefix in kept:
+            if prefix.shows(given):
+                self._prefixes.keep(key, prefix)
+                return prefix.context
+        visual = [self._visual(picture, kept) for picture in given]
+        ids = np.array(self._prompt.start(len(given)))
         embeds = self._language.embed(ids)
-        embeds[np.array(ids) == self._prompt.image] = np.concatenate(visual)
+        embeds[ids == self._prompt.image] = np.concatenate(visual)
         context = self._look(embeds, kept)
-        self._prefixes.keep(key, Prefix(pictures, visual, embeds, context))
+        # Copies: the encoder hands out the array that it writes the next frame into.
+        self._prefixes.keep(key, Prefix(tuple(each.copy() for each in given), tuple(visual), embeds, context))
         return context
 
     def generate(
@@ -161,11 +166,9 @@ class Decoder:
         shared, past = 0, self._language.nothing
         for prefix in kept:
             same = same_rows(prefix.embeds, embeds)
-            if same == len(prefix.embeds) == len(embeds):
-                return prefix.context
             if same > shared:
                 shared, past = same, prefix.context.past
-        shared = min(shared, len(embeds) - 1)  # the last row is read again where only its logits are missing
+        shared = min(shared, len(embeds) - 1)  # of the last row the logits are needed too
         reading = self._language.read_on(past[:, :, :, :shared], len(embeds) - shared)
         logits = reading.read(embeds[shared:])[0]
         return Context(reading.past, logits)

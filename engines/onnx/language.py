@@ -42,9 +42,9 @@ class LanguageModel:
         """(T / merge², D) of features (T, dim). Raises EngineFault."""
         return _run(self._connect, {"features": features})
 
-    def embed(self, ids: Sequence[int]) -> Floats:
+    def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
         """(s, D) of s token ids. Raises EngineFault."""
-        return _run(self._embed, {"ids": np.array(ids, np.int64)})
+        return _run(self._embed, {"ids": np.asarray(ids, np.int64)})
 
     def read_on(self, past: Floats, room: int) -> Reading:
         """Go on from keys and values (L, 2, Hkv, p, dh), which are copied, with room for so many rows more."""

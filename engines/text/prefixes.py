@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -40,10 +41,14 @@ class Prefix:
         arrays = (*self.features, *self.visual, self.embeds, self.context.past, self.context.logits)
         return sum(array.nbytes for array in arrays)
 
+    def shows(self, pictures: Sequence[Floats]) -> bool:
+        """Whether it was read from these pictures, bit for bit."""
+        return len(pictures) == len(self.features) and all(map(_same, self.features, pictures))
+
     def visual_of(self, features: Floats) -> Floats | None:
         """Visual tokens of a picture that is bit for bit one of these; None of another."""
         for known, visual in zip(self.features, self.visual, strict=True):
-            if known.shape == features.shape and same_rows(known, features) == len(known):
+            if _same(known, features):
                 return visual
         return None
 
@@ -78,3 +83,7 @@ def same_rows(a: Floats, b: Floats) -> int:
     rows = min(len(a), len(b))
     differs = (a[:rows].view(np.uint32) != b[:rows].view(np.uint32)).any(axis=1)
     return int(differs.argmax()) if differs.any() else rows
+
+
+def _same(a: Floats, b: Floats) -> bool:
+    return a.shape == b.shape and np.array_equal(a.view(np.uint32), b.view(np.uint32))
