@@ -46,7 +46,9 @@ def import_(
     try:
         from engines.importing import import_model
     except ImportError as error:
-        raise ModelError(str(error)) from error
+        raise ModelError(
+            f"importing a model needs the packages onnx and jinja2 ({error}): pip install 'stillwatch[import]'"
+        ) from error
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is half-done is taken away
     with _Steps() as steps:

@@ -1,9 +1,9 @@
 """A hub on loopback, as far as an import needs one: `python hub_server.py REPOSITORY LOG OPTIONS`.
 
-REPOSITORY: the files of the model `owner/tiny`. LOG: a JSON line for each request. OPTIONS, JSON: cuts: after how many
-bytes successive answers with weights are cut off; chunk_delay_s: pause after each 16 kB of weights; ranges: false
-ignores them; damage: a file that is sent with one bit wrong; token: needed for everything; down: answer everything with
-this status. Prints its port.
+REPOSITORY: the files of the one model. LOG: a JSON line for each request. OPTIONS, JSON: model: its name, `owner/tiny`
+where absent; cuts: after how many bytes successive answers with weights are cut off; chunk_delay_s: pause after each
+16 kB of weights; ranges: false ignores them; damage: a file that is sent with one bit wrong; token: needed for
+everything; down: answer everything with this status. Prints its port.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY, LOG, OPTIONS = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+MODEL = OPTIONS.get("model", "owner/tiny")
 CUTS = list(OPTIONS.get("cuts", []))
 
 
@@ -51,10 +52,10 @@ class Hub(BaseHTTPRequestHandler):
         if "token" in OPTIONS and self.headers.get("Authorization") != f"Bearer {OPTIONS['token']}":
             return self.send(401, b"")
         for revision in ("main", COMMIT):
-            if self.path == f"/api/models/owner/tiny/revision/{revision}?blobs=true":
+            if self.path == f"/api/models/{MODEL}/revision/{revision}?blobs=true":
                 files = [entry(file) for file in sorted(REPOSITORY.rglob("*")) if file.is_file()]
-                return self.send(200, json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": files}).encode())
-        file = REPOSITORY / self.path.removeprefix(f"/owner/tiny/resolve/{COMMIT}/")
+                return self.send(200, json.dumps({"id": MODEL, "sha": COMMIT, "siblings": files}).encode())
+        file = REPOSITORY / self.path.removeprefix(f"/{MODEL}/resolve/{COMMIT}/")
         if not file.is_file():
             return self.send(404, b"")
         if file.suffix == ".safetensors":  # large files lie elsewhere

@@ -113,6 +113,15 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
     assert (again.returncode, again.stderr.startswith("model `Tiny-VLM`: found none of that name")) == (78, True)
 
 
+def test_only_an_import_needs_the_packages_of_an_import(checkpoint: Path, models: Path) -> None:
+    import_model(str(checkpoint), verify=False)
+    code = WITHOUT_TORCH.replace("sys.modules['torch']", "sys.modules['onnx'] = sys.modules['jinja2']")
+    for arguments in (["list"], ["show", "Tiny-VLM"], ["verify", "Tiny-VLM"]):
+        assert command(*arguments, code=code).returncode == 0
+    done = command("import", checkpoint, "--name=other", code=code)
+    assert (done.returncode, "pip install 'stillwatch[import]'" in done.stderr) == (78, True)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest_one(checkpoint: Path, models: Path) -> None:
     import_model(str(checkpoint), verify=False)
     with pytest.raises(ModelError, match=r"`tiny_vlm`: .* did you mean `Tiny-VLM`\?.*expected reference, Tiny-VLM"):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from engines_checkpoint import Size, split_into_shards, write_checkpoint
 
@@ -89,6 +94,25 @@ def hub(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
             return Hub(log, known["port"])
 
         yield start
+
+
+def test_every_command_of_the_page_runs(hub: Any, repository: Path, models: Path) -> None:
+    """But for pip: what the page tells a user to type, typed."""
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("stillwatch ")]
+    assert len(commands) >= 4
+    hub(model="HuggingFaceTB/SmolVLM-256M-Instruct")
+    here = repository.parent
+    repository.rename(here / "SmolVLM-256M-Instruct")
+    (here / "repository").symlink_to("SmolVLM-256M-Instruct")
+    cv2.imwrite(str(here / "street.png"), np.full((90, 160, 3), 90, np.uint8))
+    for _, *arguments in commands:
+        call = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(call, cwd=here, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    assert store.names() == ["SmolVLM-256M-Instruct", "smol"]
 
 
 def test_only_what_is_needed_is_fetched_and_verified(hub: Any, repository: Path, models: Path) -> None:
