@@ -24,6 +24,10 @@ TOP_SHARE = 0.2
 LEVEL_WEIGHTS = (1.15, 1.4)
 EXPOSURE_SHARE = 0.35
 """What is left of a pure exposure change in the residual: small steps are ignored, a long fade is seen."""
+EXPOSURE_GATE = 10.0
+"""Residual, grey levels, from which on a patch is compared at the fitted exposure."""
+NOISE_PEAK = 8
+"""Grey levels: a patch none of whose pixels differs by more is still."""
 EXPOSURE_FLOOR = 1.0
 """Median brightness change, grey levels, below which no exposure is fitted."""
 
@@ -78,12 +82,16 @@ class HostOps:
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
         gain, offset = fit_exposure(reference.means, current.means)
         patch = self._difference(current.levels, reference.levels)
-        if (gain, offset) != (1.0, 0.0):
+        loud = np.flatnonzero(patch > EXPOSURE_GATE)  # what looks the same is the same, whatever happened elsewhere
+        if (gain, offset) != (1.0, 0.0) and len(loud):
             adjusted = tuple(
-                cv2.convertScaleAbs(level.reshape(len(level), -1), alpha=gain, beta=offset).reshape(level.shape)
+                cv2.convertScaleAbs(level[loud].reshape(len(loud), -1), alpha=gain, beta=offset).reshape(
+                    len(loud), *level.shape[1:]
+                )
                 for level in reference.levels
             )
-            patch = np.maximum(self._difference(current.levels, adjusted), EXPOSURE_SHARE * patch)
+            difference = self._difference(tuple(level[loud] for level in current.levels), adjusted)
+            patch[loud] = np.maximum(difference, EXPOSURE_SHARE * patch[loud])
         return Residual(patch, gain, offset)
 
     def residual_at(
@@ -179,7 +187,7 @@ def fit_exposure(reference: Floats, current: Floats) -> tuple[float, float]:
     if abs(float(np.median(change))) < EXPOSURE_FLOOR:
         return 1.0, 0.0
     gain, offset = 1.0, float(np.median(change))
-    for _ in range(4):
+    for _ in range(3):
         error = current - gain * reference - offset
         reach = 4.685 * max(1.4826 * float(np.median(np.abs(error))), 0.5)
         weight = np.clip(1 - (error / reach) ** 2, 0, None) ** 2
@@ -204,12 +212,23 @@ def _sides(patch: int) -> tuple[int, int]:
 
 def _top_mean(a: NDArray[np.uint8], b: NDArray[np.uint8], weight: float) -> Floats:
     """Mean of the highest 20 % pixel differences (largest channel) per patch, weighted: uint8 (n, pixels, 3) twice →
-    float32 (n,)."""
-    pixels = a.shape[1]
+    float32 (n,). Of a patch whose largest difference is within the noise, that stands in for the mean: nothing asks
+    for it exactly, and a still picture costs a fifth."""
     if not len(a):
         return np.zeros(0, np.float32)
-    red, green, blue = cv2.split(cv2.absdiff(a, b))
-    largest = cv2.max(cv2.max(red, green), blue).reshape(-1, pixels)
-    kept = max(1, round(TOP_SHARE * pixels))
-    top = np.partition(largest, pixels - kept, axis=1)[:, pixels - kept :]
-    return np.asarray(weight * top.mean(axis=1), np.float32)
+    pixels = a.shape[1]
+    difference = cv2.absdiff(a, b)
+    peak = difference.reshape(len(a), -1).max(axis=1)
+    result = np.asarray(weight * peak, np.float32)
+    loud = np.flatnonzero(peak > NOISE_PEAK)
+    if len(loud):
+        largest = _largest(difference if len(loud) == len(a) else difference[loud])
+        kept = max(1, round(TOP_SHARE * pixels))
+        top = np.partition(largest, pixels - kept, axis=1)[:, pixels - kept :]
+        result[loud] = weight * top.mean(axis=1)
+    return result
+
+
+def _largest(difference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    red, green, blue = cv2.split(difference)
+    return np.asarray(cv2.max(cv2.max(red, green), blue)).reshape(difference.shape[:2])

@@ -17,6 +17,9 @@ Slots = NDArray[np.int64]
 
 _SHARPNESS = 5.0
 """Weight of a refreshed token falls to 1/e of that of an equal one at a cosine of 0.8."""
+_WORTH = 0.004
+"""Squared movement, in shares of squared features, from which on it is worth passing on. Towers that were trained on
+partial encodes stay below."""
 _DOUBT = 0.2
 """Weight of "nothing has moved", in refreshed tokens equal to the token itself."""
 
@@ -33,13 +36,21 @@ class DriftTransfer:
         """given: (T, D), features given out for the frame before. refreshed: (n,), clean tokens encoded in this
         frame, and movement: (n, D), how far their new values are from `given`. encoded: slots of all tokens encoded
         in this frame."""
-        if self._share > 0 and len(refreshed):
+        if (
+            self._share > 0
+            and len(refreshed)
+            and float(np.square(movement).sum()) > _WORTH * self._size(given, refreshed)
+        ):
             weights = np.exp(_SHARPNESS * (_likeness(given, refreshed) - 1))
             weights *= self._share / (_DOUBT + weights.sum(axis=1, keepdims=True))
             self._correction += _product(weights, movement)
             self._active = True
         if self._active:
             self._correction[encoded] = 0
+
+    @staticmethod
+    def _size(given: Floats, slots: Slots) -> float:
+        return float(np.square(given[slots]).sum())
 
     def fetch(self, source: Slots) -> None:
         """Corrections go where their tokens go."""

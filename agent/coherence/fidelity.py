@@ -12,7 +12,7 @@ _HORIZON = 0.01
 """Share of a frame in the running mean of error: about the last hundred count."""
 _MOST, _LEAST = 2.0, 0.5
 """Bounds of one frame's allowance, in shares of 1 − floor."""
-_FIRST_AUDIT = 30
+_FIRST_AUDIT = 60
 
 
 class FidelityControl:

@@ -37,14 +37,14 @@ class CoherenceSettings:
 
     fidelity_floor: float = 0.985
     audit_frames: int = 300
-    residual: float = 18.0
+    residual: float = 24.0
     noise_factor: float = 4.0
     noise_ceiling: float = 2.0
-    leave: float = 0.8
+    leave: float = 0.9
     budget_tokens: int | None = None
     budget_ms: float | None = None
     full_above: float = 0.85
-    refresh_tokens: int = 2
+    refresh_tokens: int = 1
     settle_frames: int = 3
     settle_drift: float = 0.002
     drift_transfer: float = 0.8
