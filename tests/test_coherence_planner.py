@@ -64,7 +64,7 @@ def test_no_plan_exceeds_its_budget(budget: int, budget_ms: float, seeds: list[i
 
 
 def test_the_most_stale_go_first_and_nothing_starves() -> None:
-    plans = planner(CoherenceSettings(budget_tokens=4, refresh_tokens=0))
+    plans = planner(CoherenceSettings(residual=18, budget_tokens=4, refresh_tokens=0))
     residual = NONE.copy()
     residual[:12] = np.linspace(100, 20, 12)
     first = step(plans, residual)
@@ -151,6 +151,18 @@ def test_costs_are_read_between_the_measured_points() -> None:
     assert price.within(5) == 32
     assert price.within(9) == 64
     assert price.within(0.5) == 0
+
+
+def test_costs_follow_what_is_measured() -> None:
+    price = costs(TOKENS)
+    before, full = price.ms(20), price.full_ms
+    for _ in range(200):
+        price.observed(20, 3 * before)
+    assert price.ms(20) == pytest.approx(3 * before, rel=0.02)
+    assert price.ms(10) / costs(TOKENS).ms(10) == pytest.approx(3, rel=0.02), "the load is the same for all"
+    assert price.full_ms == pytest.approx(3 * full, rel=0.02)
+    price.observed(20, 1e6)
+    assert price.ms(20) < 4 * before, "one interrupted call says little"
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ class TemporalVLM:
         if tokens is None:
             lap("encode")
             tokens = self._encoder.encode(picture, _after_slide(plan, slide))
-            lap("plan")
+            self.costs.observed(tokens.encoded, lap("plan"))
         self._commit(view, plan, tokens, look)
         audited = not plan.full and self.fidelity.audit_due
         if audited:

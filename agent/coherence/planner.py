@@ -64,7 +64,6 @@ class Planner:
         self._seen = seen
         self._seen_count = max(1, int(seen.sum()))
         self._tokens = grid[0] * grid[1]
-        self._budget = _budget(settings, costs)
         self._noise = PatchNoise(self._tokens)
         self._control = control
         self.reset()
@@ -83,8 +82,8 @@ class Planner:
 
     @property
     def budget(self) -> int:
-        """The most tokens that a selective plan may encode."""
-        return self._budget
+        """The most tokens that a selective plan may encode now."""
+        return _budget(self._settings, self._costs)
 
     def slid(self, source: Slots, steps: float) -> None:
         """The grid has stepped by so many patches: slot `i` shows what slot `source[i]` showed."""
@@ -112,17 +111,18 @@ class Planner:
         changed = np.flatnonzero(stale)
         self._still = 0 if assessment.stale.any() else self._still + 1
         self._ratio = assessment.ratio
+        budget = self.budget
         refresh = self._to_refresh(stale, assessment.ratio)
         wanted = len(changed) + len(refresh)
-        may_be_full = self._budget >= self._tokens
+        may_be_full = budget >= self._tokens
         if may_be_full and wanted and self._costs.ms(wanted) >= s.full_above * self._costs.full_ms:
             return EncodePlan(Mode.FULL, None, reasons=_counts(changed=len(changed), refresh=len(refresh)))
-        if len(changed) > self._budget:
+        if len(changed) > budget:
             urgency = residual[changed] / assessment.threshold[changed] * (1 + self._waiting[changed])
             order = np.argsort(-urgency, kind="stable")
-            self._waiting[changed[order[self._budget :]]] += 1
-            changed = changed[order[: self._budget]]
-        refresh = refresh[: self._budget - len(changed)]
+            self._waiting[changed[order[budget:]]] += 1
+            changed = changed[order[:budget]]
+        refresh = refresh[: budget - len(changed)]
         dirty = np.sort(np.concatenate([changed, refresh]))
         if fetch is None:
             mode = Mode.HIERARCHICAL_DIFF if len(dirty) else Mode.REUSE

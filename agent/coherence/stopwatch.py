@@ -18,12 +18,14 @@ class Stopwatch:
         self._since = 0.0
         self._spent: dict[str, float] = {}
 
-    def lap(self, stage: str) -> None:
-        """What runs from now on is `stage`."""
+    def lap(self, stage: str) -> float:
+        """What runs from now on is `stage`; milliseconds of the one before it."""
         now = self._clock()
+        spent = 1e3 * (now - self._since)
         if self.stage:
-            self._spent[self.stage] = self._spent.get(self.stage, 0.0) + 1e3 * (now - self._since)
+            self._spent[self.stage] = self._spent.get(self.stage, 0.0) + spent
         self.stage, self._since = stage, now
+        return spent
 
     def stop(self) -> dict[str, float]:
         """Milliseconds by stage of the frame that ends here."""
