@@ -1,17 +1,22 @@
-"""What a Prometheus server can read of a running agent. Base units; labels are camera, mode, stage, kind, outcome."""
+"""What a Prometheus server can read of a running agent. Base units; the labels are those that each metric names."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from agent.coherence.profile import Profile
 from config.errors import ConfigError
 
 _FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266, 0.5, 1, 2, 5)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_STAGE_POWERS = range(-4, 13, 2)
+"""Bounds of a stage's buckets: powers of two in milliseconds, 62.5 µs to 4 s."""
 
 
 class Metrics:
@@ -35,9 +40,9 @@ class Metrics:
         self._frame_seconds = Histogram(
             "stillwatch_frame_seconds", "Time spent on one frame.", ["camera"], buckets=_FRAME_SECONDS, registry=r
         )
-        self._stage_seconds = Counter(
-            "stillwatch_stage_seconds", "Time spent by stage.", ["camera", "stage"], registry=r
-        )
+        self._measured = _Measured()
+        r.register(self._measured)
+        ProcessCollector(registry=r)
         self._last_frame = Gauge(
             "stillwatch_last_frame_timestamp_seconds", "When the last frame was captured.", ["camera"], registry=r
         )
@@ -67,6 +72,14 @@ class Metrics:
         self._outbox = Gauge("stillwatch_outbox_depth", "Messages that wait for the broker.", registry=r)
         self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
 
+    def watch_stages(self, camera: str, profile: Profile) -> None:
+        """Tell where this camera's time goes, read when somebody asks."""
+        self._measured.profiles[camera] = profile
+
+    def watch_memory(self, camera: str, sizes: Callable[[], Mapping[str, int]]) -> None:
+        """Tell the bytes by part of a camera, read when somebody asks. camera: empty for what all of them share."""
+        self._measured.memory[camera] = sizes
+
     def frame(
         self,
         camera: str,
@@ -80,8 +93,6 @@ class Metrics:
         self._patches.labels(camera, "reencoded").inc(encoded)
         self._patches.labels(camera, "reused").inc(max(0, tokens - encoded))
         self._frame_seconds.labels(camera).observe(sum(stages_ms.values()) / 1e3)
-        for stage, ms in stages_ms.items():
-            self._stage_seconds.labels(camera, stage).inc(ms / 1e3)
         self._last_frame.labels(camera).set(captured_s)
 
     def state(self, camera: str, dropped: int, anomaly: float | None) -> None:
@@ -106,6 +117,33 @@ class Metrics:
     def broker(self, connected: bool, waiting: int) -> None:
         self._connected.set(connected)
         self._outbox.set(waiting)
+
+
+class _Measured(Collector):
+    """What is kept elsewhere and turned into metrics when somebody asks, so that no frame pays for it twice."""
+
+    def __init__(self) -> None:
+        self.profiles: dict[str, Profile] = {}
+        self.memory: dict[str, Callable[[], Mapping[str, int]]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        times = HistogramMetricFamily(
+            "stillwatch_stage_seconds", "Time of a frame by stage.", labels=["camera", "stage"]
+        )
+        bounds = [str(2.0**power / 1e3) for power in _STAGE_POWERS]
+        for camera, profile in self.profiles.copy().items():
+            for stage, histogram in profile.histograms().items():
+                counts = [*histogram.up_to(_STAGE_POWERS), histogram.times().count]
+                buckets = [*zip([*bounds, "+Inf"], map(float, counts), strict=True)]
+                times.add_metric([camera, stage], buckets, histogram.sum_ms / 1e3)
+        yield times
+        memory = GaugeMetricFamily(
+            "stillwatch_memory_bytes", "Memory that arrays take, by part.", labels=["camera", "part"]
+        )
+        for camera, sizes in self.memory.copy().items():
+            for part, size in sizes().items():
+                memory.add_metric([camera, part], size)
+        yield memory
 
 
 class MetricsServer:

@@ -32,6 +32,11 @@ class MotionStage:
         """How many flows were dropped because they were late."""
         return self._deadline.late
 
+    @property
+    def picture(self) -> Image | None:
+        """The frame before, as it came."""
+        return self._image
+
     def process(
         self, image: Image, moving: NDArray[np.bool_], sampler: TokenSampler, *, wanted: bool
     ) -> FlowField | None:

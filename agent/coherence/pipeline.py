@@ -29,6 +29,7 @@ from agent.coherence.fidelity import FidelityControl
 from agent.coherence.gridlock import GridLock, Slide
 from agent.coherence.motion import MotionStage, motion_share
 from agent.coherence.planner import Assessment
+from agent.coherence.profile import Profile
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import CoherenceSettings
 from agent.coherence.stopwatch import Stopwatch
@@ -63,7 +64,7 @@ class TemporalVLM:
     """The coherent path of one camera. Not thread-safe.
 
     costs: what encoding costs here; measured now when not given. describer: answers queries from a frame and its
-    result. faults: how often each stage has failed so far."""
+    result. faults: how often each stage has failed so far. profile: where the time of all frames went."""
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class TemporalVLM:
         self.settings = s = settings or CoherenceSettings()
         self.costs = costs or EncodeCosts.measure(encoder)
         self.faults: Counter[str] = Counter()
+        self.profile = Profile()
         self.fidelity = FidelityControl(s.fidelity_floor, audit_frames=s.audit_frames)
         self._pictures, self._encoder, self._ops, self._describer = preprocessor, encoder, ops, describer
         self._grid = encoder.grid
@@ -108,6 +110,17 @@ class TemporalVLM:
         """How many flows came after their deadline and were dropped."""
         return self._motion.late
 
+    @property
+    def holdings(self) -> dict[str, object]:
+        """What holds memory, by part, for `agent.coherence.memory.by_part`."""
+        return {
+            "frames": (self._motion.picture, self._last and self._last.picture),
+            "pyramids": (self._current, self._previous, self._reference),
+            "cache": self._encoder,
+            "flow": (self._motion, self._ops),
+            "tokens": vars(self),
+        }
+
     def process(self, frame: Frame, query: str | None = None) -> FrameResult:
         """Handle one frame; with a query its answer is waited for. Raises ValueError for a query without a
         describer."""
@@ -122,6 +135,7 @@ class TemporalVLM:
         if query is not None:
             result = replace(result, text=self._answer(frame, result, query))
         self._last = result = replace(result, stages_ms=self._watch.stop())
+        self.profile.add(result.stages_ms)
         return result
 
     def reset(self) -> None:
