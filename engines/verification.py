@@ -6,6 +6,7 @@ verification.json says what was compared when the model was imported, with what 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ QUESTION = "What is in the picture?"
 EXACT = 1e-3  # largest error in proportion to the largest value, where only the order of additions differs
 ROUNDED = 0.999  # least cosine after weights were rounded to half precision
 FIDELITY = 0.995  # least mean cosine of features after quantisation
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
@@ -75,9 +77,17 @@ def pictures(size: int, count: int = 4) -> list[NDArray[np.uint8]]:
     return drawn
 
 
+def encoder_of(model: Model) -> OnnxEncoder:
+    return OnnxEncoder(OnnxRuntime(model, threads=_THREADS, spin=False))
+
+
+def decoder_of(model: Model) -> Decoder:
+    return Decoder(model, threads=_THREADS, spin=False)
+
+
 def features_of(model: Model) -> list[NDArray[np.float32]]:
     """Features (T, D) of every drawn picture."""
-    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
+    encoder = encoder_of(model)
     return [encoder.encode_full(picture) for picture in pictures(model.manifest.image_size)]
 
 
@@ -85,7 +95,8 @@ def own_checks(model: Model) -> list[Check]:
     """What can be told without another implementation: every graph loads and runs, and selecting gives what a full
     encode gives. Raises ModelError when a graph can't be loaded, EngineFault when one fails."""
     first, second = pictures(model.manifest.image_size, 2)
-    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
+    encoder = encoder_of(model)
+    encoder.crossover = model.manifest.tokens + 1  # so that selecting everything isn't done in full
     everything = np.arange(model.manifest.tokens, dtype=np.int64)
     full = encoder.encode_full(second)
     encoder.encode(first, EncodePlan(Mode.FULL, None))
@@ -95,7 +106,8 @@ def own_checks(model: Model) -> list[Check]:
         close("selective encoding of every token = full encoding", selected, full),
         close("selective encoding of a third of an unchanged picture = full encoding", again, full),
     ]
-    decoder = Decoder(model, spin=False)
+    del encoder  # both at once may not fit
+    decoder = decoder_of(model)
     logits = decoder.look(full).logits
     for _ in decoder.generate(full, QUESTION, max_tokens=4):  # raises when a graph of the language model fails
         pass

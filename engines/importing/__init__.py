@@ -156,9 +156,8 @@ def _build(
     if verify:
         progress("comparing full and selective encoding", None)
         checks = own_checks(model)
-        parameters = sum(tensor.length // 2 for tensor in weights.tensors.values())
         report["transformers"] = _compare(
-            source, model, checks, parameters, exact=stored_as != "F16", progress=progress
+            source, model, checks, weights.bytes_as("F32"), exact=rounding == 0, progress=progress
         )
     else:
         report["transformers"] = {"compared": False, "reason": "--no-verify"}
@@ -177,10 +176,11 @@ def _build(
 
 
 def _compare(
-    source: Path, model: Model, checks: list[Check], parameters: int, *, exact: bool, progress: Progress
+    source: Path, model: Model, checks: list[Check], size: int, *, exact: bool, progress: Progress
 ) -> dict[str, Any]:
-    """Adds the comparison with transformers to the checks, or says why there is none."""
-    reason = parity.absent() or parity.lacking_memory(parameters)
+    """Adds the comparison with transformers to the checks, or says why there is none. size: of all parameters in single
+    precision, in bytes."""
+    reason = parity.absent() or parity.lacking_memory(size)
     if reason:
         return {"compared": False, "reason": reason}
     more, version = parity.against_transformers(source, model, exact=exact, say=lambda step: progress(step, None))

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from engines.decoder import FAKE, GLOBAL, IMAGE, Decoder
+from engines.decoder import FAKE, GLOBAL, IMAGE
 from engines.importing.template import template_of
 from engines.manifest import Manifest, Model
-from engines.onnx.encoder import OnnxEncoder
-from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
 from engines.tokenizer import Tokenizer
-from engines.verification import QUESTION, Check, alike, close, pictures
+from engines.verification import QUESTION, Check, alike, close, decoder_of, encoder_of, pictures
 
 NEW_TOKENS = 16
 
@@ -35,9 +33,9 @@ def absent() -> str:
     return ""
 
 
-def lacking_memory(parameters: int) -> str:
-    """Why `transformers` would not fit beside us; empty when it does. It holds every parameter in single precision."""
-    needed, free = 4 * parameters * 1.2, _free_memory()
+def lacking_memory(size: int) -> str:
+    """Why `transformers` would not fit; empty when it does. size: of all parameters in single precision, in bytes."""
+    needed, free = 1.3 * size, _free_memory()
     return f"it needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free" if needed > free else ""
 
 
@@ -49,8 +47,8 @@ def against_transformers(source: Path, model: Model, *, exact: bool, say: Say) -
     transformers: Any = importlib.import_module("transformers")
     manifest, picture = model.manifest, pictures(model.manifest.image_size, 1)[0]
     say("reading and answering with the imported model")
-    features = OnnxEncoder(OnnxRuntime(model, spin=False)).encode_full(picture)
-    decoder = Decoder(model, spin=False)
+    features = encoder_of(model).encode_full(picture)
+    decoder = decoder_of(model)
     visual = decoder.visual_tokens(features)
     logits = decoder.look(features).logits
     text = "".join(decoder.generate(features, QUESTION, max_tokens=NEW_TOKENS))
