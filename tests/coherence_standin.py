@@ -27,9 +27,7 @@ class Stretch:
     def placement(self, frame_size: tuple[int, int]) -> Placement:
         return Placement.of("stretch", frame_size, self.side)
 
-    def picture(
-        self, image: NDArray[np.uint8], *, crop: tuple[int, int, int, int] | None = None
-    ) -> NDArray[np.uint8]:
+    def picture(self, image: NDArray[np.uint8], *, crop: tuple[int, int, int, int] | None = None) -> NDArray[np.uint8]:
         x0, y0, x1, y1 = crop or (0, 0, image.shape[1], image.shape[0])
         out = np.empty((self.side, self.side, 3), np.uint8)
         shrink(image[y0:y1, x0:x1], out)
@@ -50,6 +48,7 @@ class LinearEncoder:
         self._project = (rng.normal(size=(3 * PATCH**2, self.dim)) / 1500).astype(np.float32)
         self._cache = np.full((grid[0] * grid[1], self.dim), np.nan, np.float32)
         self._features = self._cache.copy()
+        self._coarse = np.zeros(len(self._cache), bool)
         self._valid = False
 
     def encode(self, picture: NDArray[np.uint8], plan: EncodePlan) -> TokenMap:
@@ -60,11 +59,18 @@ class LinearEncoder:
         dirty = plan.dirty if plan.dirty is not None and self._valid else np.arange(len(self._cache))
         if plan.fetch is not None:
             self._cache, self._features = self._cache[plan.fetch], self._features[plan.fetch]
-        self._cache[dirty] = self._patches(picture)[dirty]
+        patches, encoded = self._patches(picture), len(dirty)
+        self._coarse[dirty] = False
+        if plan.coarse is not None and self._valid:
+            cells = plan.coarse[:, None] + [0, 1, self.grid[1], self.grid[1] + 1]
+            patches[cells] = patches[cells].mean(axis=1, keepdims=True)
+            self._coarse[cells] = True
+            dirty, encoded = np.concatenate([dirty, cells.ravel()]), encoded + len(cells)
+        self._cache[dirty] = patches[dirty]
         self._features[dirty] = self._mix(self._cache)[dirty]
         self._valid = True
-        self.runs.append(len(dirty))
-        return TokenMap(self._features, self.grid, len(dirty))
+        self.runs.append(encoded)
+        return TokenMap(self._features, self.grid, encoded, self._coarse)
 
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._mix(self._patches(picture))

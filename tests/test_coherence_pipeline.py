@@ -201,6 +201,25 @@ def test_a_zoom_falls_back_to_full_encodes_and_stays_true(encoder: LinearEncoder
     vlm.close()
 
 
+def test_a_budget_is_met_with_coarse_tokens_that_are_refined_later(encoder: LinearEncoder) -> None:
+    settings = CoherenceSettings(flow_deadline_ms=60_000, budget_tokens=12)
+    vlm = build(encoder, HostOps(), settings)
+    before = texture(20)
+    after = before.copy()
+    after[20:100, 20:150] = texture(21, (130, 80))
+    vlm.process(frame(before, 0))
+    first = vlm.process(frame(after, 1))
+    assert first.tokens_encoded <= 12
+    assert first.reasons["coarse"] > 0
+    assert first.tokens.coarse.any()
+    results = [vlm.process(frame(after, 2 + i)) for i in range(16)]
+    assert max(result.tokens_encoded for result in results) <= 12
+    assert not results[-1].tokens.coarse.any()
+    truth = encoder.encode_full(Stretch(SIDE).picture(after))
+    assert token_cosines(results[-1].tokens.features, truth).mean() > 0.999
+    vlm.close()
+
+
 def test_a_failed_encode_costs_the_frame_its_coherence_only(vlm: TemporalVLM, encoder: LinearEncoder) -> None:
     images = passing(texture(9), 3)
     vlm.process(frame(images[0], 0))

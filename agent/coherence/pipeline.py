@@ -182,6 +182,8 @@ class TemporalVLM:
             plan = EncodePlan(Mode.SCENE_CUT_FULL if score.cut else Mode.FULL, None, reasons={reason: self._tokens})
         elif self._fresh:
             plan = EncodePlan(Mode.FULL, None, reasons={"first": self._tokens})
+        elif slide is not None and slide.source is not None and view.planner.coarse.any():
+            plan = EncodePlan(Mode.FULL, None, reasons={"coarse": self._tokens})  # coarse cells don't step with a grid
         else:
             plan = view.planner.plan(residual, look, self._fetch(view, flow, backward, look))
         if tokens is None:
@@ -211,7 +213,7 @@ class TemporalVLM:
             avg_motion=float(share[view.seen].mean()),
             tokens=replace(tokens, features=self._features),
             accumulated=accumulated,
-            dirty=plan.dirty,
+            dirty=_encoded(plan, tokens),
             residual=residual,
             changed=changed,
             moving=look.moving,
@@ -298,7 +300,7 @@ class TemporalVLM:
 
     def _fetch(self, view: View, flow: FlowField | None, backward: Floats, look: Assessment) -> Fetch | None:
         """Tokens to take over from other slots, where that saves more than the flow check costs."""
-        if flow is None or not look.stale.any():
+        if flow is None or not look.stale.any() or view.planner.coarse.any():
             return None
 
         def error() -> Floats | None:
@@ -317,7 +319,7 @@ class TemporalVLM:
 
     def _commit(self, view: View, plan: EncodePlan, tokens: TokenMap, look: Assessment) -> None:
         """Every state follows what was encoded: reference pixels, pressure, anchors, corrections; then the output."""
-        new, dirty = tokens.features, plan.dirty
+        new, dirty = tokens.features, _encoded(plan, tokens)
         stale = look.stale
         if dirty is None:
             nothing_known = self._fresh or plan.mode is Mode.SCENE_CUT_FULL
@@ -338,7 +340,7 @@ class TemporalVLM:
         clean = ~stale[dirty]
         self._drift.process(self._features, dirty[clean], new[dirty[clean]] - before[clean], dirty)
         self._ops.adopt(self._reference, self._current, dirty)
-        view.planner.encoded(dirty, error, stale, plan.fetch)
+        view.planner.encoded(dirty, error, stale, plan.fetch, tokens.coarse)
         view.warp.encoded(dirty)
         self._drift.apply(new, self._features)
 
@@ -427,6 +429,16 @@ def _after_slide(plan: EncodePlan, slide: Slide | None) -> EncodePlan:
     if plan.full or slide is None or slide.source is None:
         return plan
     return replace(plan, fetch=slide.source if plan.fetch is None else slide.source[plan.fetch])
+
+
+def _encoded(plan: EncodePlan, tokens: TokenMap) -> NDArray[np.int64] | None:
+    """Slots that have a new value, those of coarse cells too; None = all, which an encoder may choose to do."""
+    if plan.dirty is None or tokens.encoded == len(tokens.features):
+        return None
+    if plan.coarse is None:
+        return plan.dirty
+    right, below = 1, tokens.grid[1]
+    return np.sort(np.concatenate([plan.dirty, *(plan.coarse + step for step in (0, right, below, below + right))]))
 
 
 def _nothing_known(tokens: int) -> tuple[Floats, Assessment]:

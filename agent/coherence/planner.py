@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.coherence.costs import EncodeCosts
+from agent.coherence.detail import Hierarchy
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
 from agent.coherence.settings import CoherenceSettings
-from agent.coherence.staleness import FRESH
+from agent.coherence.staleness import COARSE, FRESH
 from agent.coherence.warping import Fetch
 from engines.plan import EncodePlan, Mode
 
@@ -65,6 +66,7 @@ class Planner:
         self._seen_count = max(1, int(seen.sum()))
         self._tokens = grid[0] * grid[1]
         self._noise = PatchNoise(self._tokens)
+        self._hierarchy = Hierarchy(grid)
         self._control = control
         self.reset()
 
@@ -78,6 +80,7 @@ class Planner:
         self._travelled: Floats = np.zeros(self._tokens, np.float32)
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
+        self.coarse: Mask = np.zeros(self._tokens, bool)
         self.expected: float = 0.0
 
     @property
@@ -108,7 +111,7 @@ class Planner:
         stale = assessment.stale.copy()
         if fetch is not None:
             stale[fetch.fetched] = False
-        changed = np.flatnonzero(stale)
+        changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse)
         self._still = 0 if assessment.stale.any() else self._still + 1
         self._ratio = assessment.ratio
         budget = self.budget
@@ -117,32 +120,36 @@ class Planner:
         may_be_full = budget >= self._tokens
         if may_be_full and wanted and self._costs.ms(wanted) >= s.full_above * self._costs.full_ms:
             return EncodePlan(Mode.FULL, None, reasons=_counts(changed=len(changed), refresh=len(refresh)))
+        cells: Slots | None = None
         if len(changed) > budget:
-            urgency = residual[changed] / assessment.threshold[changed] * (1 + self._waiting[changed])
-            order = np.argsort(-urgency, kind="stable")
-            self._waiting[changed[order[budget:]]] += 1
-            changed = changed[order[:budget]]
-        refresh = refresh[: budget - len(changed)]
+            urgency = residual / assessment.threshold * (1 + self._waiting)
+            changed, cells, left = self._hierarchy.choose(changed, urgency, budget)
+            self._waiting[left] += 1
+        coarse = 0 if cells is None else len(cells)
+        refresh = self._within(refresh, budget - len(changed) - coarse)
         dirty = np.sort(np.concatenate([changed, refresh]))
-        if fetch is None:
-            mode = Mode.HIERARCHICAL_DIFF if len(dirty) else Mode.REUSE
-            return EncodePlan(mode, dirty, reasons=_counts(changed=len(changed), refresh=len(refresh)))
+        inconsistent = 0 if fetch is None else min(fetch.inconsistent, len(changed))
         reasons = _counts(
-            changed=len(changed) - min(fetch.inconsistent, len(changed)),
-            inconsistent=min(fetch.inconsistent, len(changed)),
-            refresh=len(refresh),
+            changed=len(changed) - inconsistent, inconsistent=inconsistent, coarse=coarse, refresh=len(refresh)
         )
-        return EncodePlan(Mode.WARPING, dirty, fetch.source, reasons)
+        cells = cells if coarse else None
+        if fetch is not None:
+            return EncodePlan(Mode.WARPING, dirty, fetch.source, reasons, cells)
+        return EncodePlan(Mode.HIERARCHICAL_DIFF if reasons else Mode.REUSE, dirty, None, reasons, cells)
 
-    def encoded(self, dirty: Slots | None, error: Floats, stale: Mask, source: Slots | None = None) -> None:
-        """The plan was carried out. dirty: slots encoded, None = all. error: (n,), 1 − cosine between what was given
-        out for the dirty tokens before and their new value. stale: (T,), tokens whose content has changed. source: the
-        fetch of the plan."""
+    def encoded(
+        self, dirty: Slots | None, error: Floats, stale: Mask, source: Slots | None = None, coarse: Mask | None = None
+    ) -> None:
+        """The plan was carried out. dirty: slots encoded, fine or coarse, None = all. error: (n,), 1 − cosine between
+        what was given out for them before and their new value. stale: (T,), tokens whose content has changed. source:
+        the fetch of the plan. coarse: (T,), slots that are part of a coarse token now."""
         every = dirty is None
         slots = np.arange(self._tokens) if dirty is None else dirty
         if source is not None:
             self._age, self._pressure = self._age[source], self._pressure[source]
             self._travelled = self._travelled[source]
+        stale = stale | self.coarse  # a refined cell is news to the tokens around it
+        self.coarse[:] = False if coarse is None else coarse
         if len(slots) and len(error):
             self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], self._travelled[slots])
         if every:
@@ -163,15 +170,23 @@ class Planner:
             self._waiting[slots] = 0
         self._control.frame(self.expected, len(slots))
 
+    def _within(self, refresh: Slots, room: int) -> Slots:
+        """As many of the tokens to refresh as there is room for; a coarse cell is refined as a whole or not at all."""
+        refresh = refresh[:room]
+        whole = self._hierarchy.whole(refresh, self.coarse)
+        return whole if len(whole) <= room else refresh[~self.coarse[refresh]]
+
     def _to_refresh(self, stale: Mask, ratio: Floats) -> Slots:
         """Clean tokens to encode anew, most stale first: as many as the floor of fidelity asks for while the scene
         moves, all that drifted once it rests."""
         s, control = self._settings, self._control
         expected = control.staleness.expect(ratio, self._pressure, self._travelled)
+        expected[self.coarse] = np.maximum(expected[self.coarse], COARSE)
         expected[stale] = FRESH
         total = float(expected[self._seen].sum())
         settled = self._still >= s.settle_frames
         worth = self._pressure > s.settle_drift if settled else (self._pressure > 0) | (expected > FRESH)
+        worth |= self.coarse
         candidates = np.flatnonzero(self._seen & ~stale & worth)
         urgency = expected[candidates] * (1 + self._age[candidates] / _TURN)
         candidates = candidates[np.argsort(-urgency, kind="stable")]

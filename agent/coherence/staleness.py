@@ -21,6 +21,8 @@ _CONTEXT = np.array([0.35, 0.01], np.float32)
 """Error per unit of pressure, and per patch travelled, before anything is measured."""
 FRESH = 0.002
 """Error of a token that was just encoded: the tokens it attends to are not all fresh."""
+COARSE = 0.08
+"""Error of one token that stands for four."""
 _BIN_RATE = 0.02
 _FORGET = 0.995
 _PRIOR = 4.0
