@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         self._reply(429, b'{"error": {"message": "too many requests"}}', {"Retry-After": "1"})
 
     def away(self, text: str) -> None:
-        self._reply(503, b"loading model", {"Retry-After": "1000"})
+        self._reply(503, b"loading model", {"Retry-After": "300"})
 
     def broken(self, text: str) -> None:
         self._json(500, {"error": {"message": "internal\nerror"}})
