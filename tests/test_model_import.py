@@ -423,6 +423,15 @@ def test_a_file_that_changed_is_found(checkpoint: Path, models: Path, file: str)
     assert f"stillwatch model import {checkpoint} --name Tiny-VLM" in done.stderr
 
 
+def test_graphs_can_be_written_anew_in_the_store(checkpoint: Path, models: Path) -> None:
+    """As after an update that changes their format."""
+    model = import_model(str(checkpoint), select_buckets=[4, 16], verify=False).model
+    (model.folder / "connect.onnx").unlink()
+    call = [sys.executable, "-m", "engines.export", str(model.folder)]
+    subprocess.run(call, cwd=ROOT, capture_output=True, check=True)
+    assert load_model(model.folder).manifest == model.manifest
+
+
 def test_a_model_that_can_not_be_read_is_listed_with_the_reason(checkpoint: Path, models: Path) -> None:
     folder = import_model(str(checkpoint), verify=False).model.folder
     (folder / "manifest.json").write_text("{")

@@ -18,7 +18,7 @@ from config.errors import ModelError
 from engines.export import text, vision
 from engines.export.checkpoint import WEIGHTS, Checkpoint, read_json
 from engines.export.parameters import needed
-from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, sha256
+from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, read_manifest, sha256
 
 SMOLVLM_PROMPT = "<|im_start|>User:{image}{question}<end_of_utterance>\nAssistant:"
 _DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
@@ -68,6 +68,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write manifest.json, whole or not at all; what has its default is left out."""
     text = manifest.model_dump_json(indent=1, exclude_defaults=True)
     _replace(folder / MANIFEST, _lists_on_one_line(text + "\n").encode())
+
+
+def seal(folder: Path) -> Model:
+    """Put the hash of every file beside the weights into the manifest, so that a change of any is found."""
+    manifest = read_manifest(folder)
+    others = sorted({file.name for file in folder.iterdir()} - {MANIFEST, *manifest.weights})
+    write_manifest(folder, manifest.model_copy(update={"files": {file: sha256(folder / file) for file in others}}))
+    return load_model(folder)
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from config.errors import StillwatchError
-from engines.export import SMOLVLM_PROMPT, export_model
+from engines.export import SMOLVLM_PROMPT, export_model, seal
 from engines.export.checkpoint import read_json
 from engines.manifest import MANIFEST
 
@@ -31,7 +31,10 @@ def export(
             name=name or before.get("name") or folder.resolve().name,
             domain=domain or before.get("domain") or "photographs and video",
             prompt=prompt or before.get("prompt") or SMOLVLM_PROMPT,
+            select_buckets=before.get("select_buckets") or (),
         )
+        if before.get("files"):
+            seal(folder)
     except StillwatchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

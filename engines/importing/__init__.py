@@ -19,7 +19,7 @@ from typing import Any, Literal
 from config.errors import ModelError
 from engines import store
 from engines.decoder import IMAGE
-from engines.export import export_model, write_manifest
+from engines.export import export_model, seal, write_manifest
 from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.importing import hub, parity
 from engines.importing.template import prompt_of
@@ -89,7 +89,8 @@ def import_model(
                 shutil.rmtree(folder, ignore_errors=True)
             raise ModelError(str(error).replace(str(target), source)) from error  # what was copied is named as given
         report = {"model": name, "source": origin, **report}
-        _finish(target, report)
+        (target / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        seal(target)
     if not local:
         shutil.rmtree(folder, ignore_errors=True)
     return Imported(load_model(store.places()[0] / name), report)
@@ -201,14 +202,6 @@ def _rehashed(folder: Path) -> Model:
     manifest = read_manifest(folder)
     write_manifest(folder, manifest.model_copy(update={"weights": {f: sha256(folder / f) for f in manifest.weights}}))
     return load_model(folder)
-
-
-def _finish(folder: Path, report: dict[str, Any]) -> None:
-    """Write the report, and the hash of every file that has none into the manifest."""
-    (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    manifest = read_manifest(folder)
-    others = sorted({file.name for file in folder.iterdir()} - {MANIFEST, *manifest.weights})
-    write_manifest(folder, manifest.model_copy(update={"files": {file: sha256(folder / file) for file in others}}))
 
 
 def _domain(source: Path) -> str:
