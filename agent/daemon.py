@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from agent.capture import open_source
 from agent.capture.scene.language import DESCRIBE
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
-from agent.coherence.settings import PROFILES
+from agent.coherence.settings import AUTO, PROFILES
 from agent.describing import Describe, DescribingThread, Look
 from agent.events.book import EventBook, Retention
 from agent.events.lock import StateLock
@@ -130,12 +130,16 @@ class Daemon:
         runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
         decoder = Decoder(model, spin=False)
         costs: EncodeCosts | None = None
+        auto = settings.profile == AUTO
+        coherence = PROFILES["general" if auto else settings.profile]
+        if settings.fidelity_floor is not None:
+            coherence = replace(coherence, fidelity_floor=settings.fidelity_floor)
         for name, camera in settings.cameras.items():
             pictures = Preprocessor(model.manifest)
-            vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), PROFILES[settings.profile], costs=costs)
+            vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), coherence, costs=costs)
             costs = vlm.costs
             self.cameras[name] = self._camera(
-                name, camera, settings.describer, model.manifest, vlm, _words(decoder, name)
+                name, camera, settings.describer, model.manifest, vlm, _words(decoder, name), auto
             )
         self._book.end_interrupted()
         if settings.mqtt is not None:
@@ -194,6 +198,7 @@ class Daemon:
         manifest: Manifest,
         vlm: TemporalVLM,
         words: Describe,
+        auto: bool,
     ) -> Camera:
         rendered = camera.source.startswith("scene:")
         mute = "" if rendered or "rendered" not in manifest.domain else _mute(manifest.name)
@@ -222,6 +227,7 @@ class Daemon:
             zones=camera.zones,
             ignore=camera.ignore,
             metrics=self.metrics,
+            auto=auto,
         )
         credentials = None if camera.credentials is None else camera.credentials.read()
         opener = partial(

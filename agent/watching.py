@@ -17,6 +17,8 @@ from agent.areas import Areas, Points, token_cells
 from agent.capture.frame import Frame
 from agent.coherence.pipeline import Pictures, TemporalVLM
 from agent.coherence.result import FrameResult
+from agent.coherence.settings import PROFILES
+from agent.coherence.tuning import AutoTune, Decision
 from agent.insight.anomaly import AnomalyModel, AnomalyPhase
 from agent.insight.change import SemanticChange
 from agent.insight.regions import CellBox, PixelBox, cells_to_source
@@ -50,11 +52,21 @@ class _View:
     zones: Areas
     unwatched: NDArray[np.bool_]
 
+    def far_from(self, placement: Placement) -> bool:
+        """Whether tokens look elsewhere than they did: at frames of another size, or by more than a quarter of a
+        token."""
+        mine = self.placement
+        if (mine.frame_size, mine.scale) != (placement.frame_size, placement.scale):
+            return True
+        moved = np.abs(np.subtract(mine.crop[:2], placement.crop[:2]))
+        return bool((moved > np.array(self.cell_px) / 4).any())
+
 
 class CameraWatch:
     """Sees the frames of one camera, in order, from one thread; the public attributes may be read from any.
 
-    keep: called now and then with the anomaly model and the time of the last frame; copies what is to be kept.
+    keep: called now and then with the anomaly model and the time of the last frame; copies what is to be kept. auto:
+    choose the profile from what is seen.
     """
 
     def __init__(
@@ -70,6 +82,7 @@ class CameraWatch:
         zones: Mapping[str, Points] | None = None,
         ignore: Mapping[str, Points] | None = None,
         metrics: Metrics | None = None,
+        auto: bool = False,
     ) -> None:
         self.reading = Reading()
         self.frames = 0
@@ -79,6 +92,8 @@ class CameraWatch:
         self._vlm, self._pictures, self._patch_size = vlm, pictures, patch_size
         self._change, self._anomaly, self._reporter = change, anomaly, reporter
         self._zones, self._ignore, self._metrics = zones or {}, ignore or {}, metrics
+        self._tuning = AutoTune() if auto else None
+        self.profile: Decision | None = None
         self._view: _View | None = None
         self._described = False
         self._keep = keep
@@ -96,6 +111,7 @@ class CameraWatch:
         try:
             result = self._vlm.process(frame)
             self._count(frame, result)
+            self._tune(frame, result)
             self._judge(frame, result)
         except Exception as error:  # a frame enters here
             self.modes[Mode.ERROR.value] += 1
@@ -117,6 +133,13 @@ class CameraWatch:
         if self.frames:
             self._keep(self._anomaly, self._now_s)
         self._vlm.close()
+
+    def _tune(self, frame: Frame, result: FrameResult) -> None:
+        decision = None if self._tuning is None else self._tuning.process(result, frame.monotonic_ns / 1e9)
+        if decision is not None:
+            self.profile = decision
+            self._vlm.tune(PROFILES[decision.profile])
+            log.info("profile chosen", camera=self._reporter.camera, profile=decision.profile, reason=decision.reason)
 
     def _count(self, frame: Frame, result: FrameResult) -> None:
         watched = int(result.seen.sum())
@@ -143,24 +166,29 @@ class CameraWatch:
             self._change.reset()
             self._described = False
         view = self._enter(frame, result)
+        if result.reframed and self._described:
+            self._change.described(result.accumulated)
+        elif result.slid is not None and result.revealed is not None:
+            self._change.slide(result.slid, result.revealed, result.accumulated)
+        at_home = result.placement is None or result.placement == self._pictures.placement(frame.size)
         change = self._change.update(result.accumulated, now_s, cut=result.cut, ignored=view.unwatched)
         alarm = self._anomaly.update(
             result.accumulated,
             now_s,
             motion=None if result.flow is None and result.moving.any() else result.motion / view.cell_px,
             cut=result.cut or frame.discontinuity,
-            ignored=view.unwatched,
+            ignored=view.unwatched if at_home else np.ones_like(view.unwatched),  # normal is known by place
         )
         if not self._described:
             self._reporter.first_look(frame, result.accumulated)
             self._change.described(result.accumulated)
             self._described = True
         if change is not None:
-            boxes = self._boxes(change.regions)
+            boxes = self._boxes(change.regions, result.placement)
             self._reporter.changed(change, frame, boxes, view.zones.touched(boxes), result.accumulated)
             self._change.described(result.accumulated)
         if alarm is not None:
-            boxes = self._boxes(alarm.regions)
+            boxes = self._boxes(alarm.regions, result.placement)
             self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
         state = self._anomaly.state
         learning = state.phase is AnomalyPhase.LEARNING
@@ -173,15 +201,15 @@ class CameraWatch:
             self._keep_at_s = now_s + _KEEP_EVERY_S
 
     def _enter(self, frame: Frame, result: FrameResult) -> _View:
-        if self._view is None or self._view.placement.frame_size != frame.size:
-            placement = self._pictures.placement(frame.size)
+        placement = result.placement or self._pictures.placement(frame.size)
+        if self._view is None or self._view.far_from(placement):
             cells = token_cells(placement, result.tokens.grid, self._patch_size)
             ignored = Areas(self._ignore, frame.size).tokens(cells)
             cell_px = (float(cells[0, 2]), float(cells[0, 3]))
             self._view = _View(placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen)
         return self._view
 
-    def _boxes(self, regions: tuple[CellBox, ...]) -> tuple[PixelBox, ...]:
+    def _boxes(self, regions: tuple[CellBox, ...], placement: Placement | None) -> tuple[PixelBox, ...]:
         assert self._view is not None
-        boxes = [cells_to_source(box, self._view.placement, self._patch_size) for box in regions]
+        boxes = [cells_to_source(box, placement or self._view.placement, self._patch_size) for box in regions]
         return tuple(box for box in boxes if box[2] and box[3])

@@ -15,7 +15,6 @@ from pydantic_core import PydanticCustomError
 from config.values import Bytes, Identifier, Polygon, SecretReference
 
 NOT_YET = {
-    ("fidelity_floor",): "this version has no control of fidelity yet",
     ("events", "clips"): "this version keeps snapshots, not clips",
     ("cameras", "*", "rules"): "this version has no rules",
 }
@@ -52,7 +51,7 @@ def _check_server(url: str) -> str:
     return url.rstrip("/")
 
 
-Profile = Literal["general", "webcam", "conversation", "sports", "movie", "security"]
+Profile = Literal["general", "webcam", "conversation", "sports", "movie", "security", "auto"]
 BrokerUrl = Annotated[str, AfterValidator(_check_broker)]
 ServerUrl = Annotated[str, AfterValidator(_check_server)]
 PromptText = Annotated[str, Field(min_length=1, max_length=4000)]
@@ -157,6 +156,7 @@ class Settings(_Section):
     device: Device = Device()
     model: Annotated[str, Field(min_length=1)] = "reference"
     profile: Profile = "general"
+    fidelity_floor: Annotated[float, Field(ge=0.5, lt=1)] | None = None
     describer: Describer | None = None
     mqtt: Mqtt | None = None
     events: Events = Events()

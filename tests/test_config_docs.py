@@ -10,7 +10,7 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from agent.coherence.settings import PROFILES
+from agent.coherence.settings import AUTO, PROFILES
 from agent.metrics import Metrics
 from config.document import KeyPath
 from config.loading import load, section_at
@@ -52,7 +52,7 @@ def test_the_page_lists_every_key_and_its_default() -> None:
 
 
 def test_every_profile_is_one_of_the_coherent_path() -> None:
-    assert set(get_args(Profile)) == set(PROFILES)
+    assert set(get_args(Profile)) == {*PROFILES, AUTO}
 
 
 def test_the_page_s_example_is_valid(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def _top_mean(a: NDArray[np.uint8], b: NDArray[np.uint8], weight: float) -> Floa
     if not len(a):
         return np.zeros(0, np.float32)
     pixels = a.shape[1]
-    difference = cv2.absdiff(a, b)
+    difference = np.asarray(cv2.absdiff(a, b), np.uint8)
     peak = difference.reshape(len(a), -1).max(axis=1)
     result = np.asarray(weight * peak, np.float32)
     loud = np.flatnonzero(peak > NOISE_PEAK)
@@ -231,4 +231,4 @@ def _top_mean(a: NDArray[np.uint8], b: NDArray[np.uint8], weight: float) -> Floa
 
 def _largest(difference: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = cv2.split(difference)
-    return np.asarray(cv2.max(cv2.max(red, green), blue)).reshape(difference.shape[:2])
+    return np.asarray(cv2.max(cv2.max(red, green), blue), np.uint8).reshape(difference.shape[:2])

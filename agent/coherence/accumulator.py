@@ -29,6 +29,10 @@ class Accumulator:
         self._home = np.stack(np.divmod(np.arange(rows * cols), cols), axis=1).astype(np.float32)
         self.reset()
 
+    def keep(self, *, static: float, fast: float) -> None:
+        """Other shares to keep from now on."""
+        self._static, self._fast = static, fast
+
     def reset(self) -> None:
         self._features: Floats | None = None
 

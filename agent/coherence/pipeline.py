@@ -30,6 +30,7 @@ from agent.coherence.gridlock import GridLock, Slide
 from agent.coherence.motion import MotionStage, motion_share
 from agent.coherence.planner import Assessment
 from agent.coherence.profile import Profile
+from agent.coherence.quality import QualityWatch, correlation
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import CoherenceSettings
 from agent.coherence.stopwatch import Stopwatch
@@ -90,6 +91,7 @@ class TemporalVLM:
         self._cuts = CombinedCut(ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
         self._drift = DriftTransfer(self._tokens, encoder.dim, share=s.drift_transfer)
         self._accumulator = Accumulator(ops, encoder.grid, static=s.ema_static, fast=s.ema_fast)
+        self._quality = QualityWatch(self._tokens, encoder.dim)
         self._current, self._previous, self._reference = (
             ops.pyramid(encoder.grid, encoder.patch_size) for _ in range(3)
         )
@@ -149,6 +151,16 @@ class TemporalVLM:
         self._motion.reset()
         self._encoder.reset()
 
+    def tune(self, settings: CoherenceSettings) -> None:
+        """Go on with other settings; nothing is forgotten. The floor of fidelity stays as it was given at first."""
+        s = self.settings = replace(settings, fidelity_floor=self.settings.fidelity_floor)
+        self._cuts = CombinedCut(self._ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
+        self._accumulator.keep(static=s.ema_static, fast=s.ema_fast)
+        for view in (self._view, self._whole if self._view is not None else None, self._slid):
+            if view is not None:
+                view.planner.settings = s
+                view.warp.limit(left_px=20 * s.motion_low, error_px=s.flow_error_px)
+
     def close(self) -> None:
         """Let the flow thread end."""
         self._motion.close()
@@ -157,13 +169,16 @@ class TemporalVLM:
         lap = self._watch.lap
         lap("preprocess")
         slide = self._enter(frame)
-        view = self._view_of(frame, slide)
+        before = self._view
+        view = self._view_of(slide)
+        reframed = before is not None and (view is not before or (slide is not None and slide.entered))
         placement = view.placement if slide is None else view.placement.slid(slide.crop)
         picture = self._pictures.picture(frame.image, crop=placement.crop)
         lap("residual")
         self._previous, self._current = self._current, self._previous
         self._ops.fill(self._current, picture)
         residual, look = self._look(view, slide)
+        coherence = None if self._fresh else self._coherence(view, slide)
         lap("cut")
         score, tokens = self._suspect(picture)
         if score.cut:
@@ -206,6 +221,8 @@ class TemporalVLM:
         share = motion_share(backward)
         shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
         accumulated = self._accumulator.process(self._features, share, changed, shift)
+        lap("watch")
+        quality = self._quality.process(accumulated, self._features, changed | look.moving, frame.monotonic_ns / 1e9)
         return FrameResult(
             frame_index=frame.index,
             mode=plan.mode,
@@ -222,11 +239,17 @@ class TemporalVLM:
             picture=picture,
             placement=placement,
             camera_px=camera_px,
+            slid=None if slide is None else slide.source,
+            revealed=None if slide is None else slide.revealed,
+            reframed=reframed,
             cut=score.cut,
             cut_score=score,
             audited=audited,
             fidelity=self.fidelity.estimate,
+            coherence=coherence,
+            quality=quality,
             flow=flow,
+            fetch=plan.fetch,
             reasons=plan.reasons,
         )
 
@@ -244,7 +267,7 @@ class TemporalVLM:
             return self._lock.process(frame.image, self._out_of_date)
         return None  # the grid can't slide over a letterbox's padding
 
-    def _view_of(self, frame: Frame, slide: Slide | None) -> View:
+    def _view_of(self, slide: Slide | None) -> View:
         """The view for this frame. Where it is another than before, or the grid has stepped, what is remembered is
         forgotten or moved."""
         if slide is None:
@@ -264,6 +287,7 @@ class TemporalVLM:
             self._features[...] = self._features[source]
             self._drift.fetch(source)
             self._accumulator.fetch(source)
+            self._quality.fetch(source)
             view.planner.slid(source, 1.0)
             view.warp.slid(source)
         return view
@@ -283,6 +307,11 @@ class TemporalVLM:
         if slide is not None and slide.revealed is not None:
             look = replace(look, stale=look.stale | slide.revealed)
         return residual, look
+
+    def _coherence(self, view: View, slide: Slide | None) -> float:
+        """C(t) of this frame and the one before, where the grid shows the same in both."""
+        counted = view.seen if slide is None or slide.revealed is None else view.seen & ~slide.revealed
+        return correlation(self._current.levels[-1], self._previous.levels[-1], counted)
 
     def _suspect(self, picture: Picture) -> tuple[CutScore, TokenMap | None]:
         """Whether this is a cut, and the full encode that finding out has cost."""
@@ -365,6 +394,7 @@ class TemporalVLM:
             self._view.warp.reset()
         self._drift.reset()
         self._accumulator.reset()
+        self._quality.reset()
         self._moved, self._flow_rest = self._still, 0
 
     def _plain(self, frame: Frame) -> FrameResult:

@@ -60,7 +60,7 @@ class Planner:
         control: FidelityControl,
     ) -> None:
         self._grid = grid
-        self._settings = settings
+        self.settings = settings
         self._costs = costs
         self._seen = seen
         self._seen_count = max(1, int(seen.sum()))
@@ -86,7 +86,7 @@ class Planner:
     @property
     def budget(self) -> int:
         """The most tokens that a selective plan may encode now."""
-        return _budget(self._settings, self._costs)
+        return _budget(self.settings, self._costs)
 
     def slid(self, source: Slots, steps: float) -> None:
         """The grid has stepped by so many patches: slot `i` shows what slot `source[i]` showed."""
@@ -97,7 +97,7 @@ class Planner:
 
     def assess(self, residual: Floats, difference: Floats) -> Assessment:
         """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels."""
-        s = self._settings
+        s = self.settings
         self._noise.process(difference)
         threshold = self._noise.threshold(s.residual, s.noise_factor, s.residual * s.noise_ceiling)
         limit = np.where(self._hold > 0, np.float32(s.leave) * threshold, threshold)
@@ -107,7 +107,7 @@ class Planner:
 
     def plan(self, residual: Floats, assessment: Assessment, fetch: Fetch | None = None) -> EncodePlan:
         """The plan for this frame. fetch: tokens that other slots' tokens will replace."""
-        s = self._settings
+        s = self.settings
         stale = assessment.stale.copy()
         if fetch is not None:
             stale[fetch.fetched] = False
@@ -179,7 +179,7 @@ class Planner:
     def _to_refresh(self, stale: Mask, ratio: Floats) -> Slots:
         """Clean tokens to encode anew, most stale first: as many as the floor of fidelity asks for while the scene
         moves, all that drifted once it rests."""
-        s, control = self._settings, self._control
+        s, control = self.settings, self._control
         expected = control.staleness.expect(ratio, self._pressure, self._travelled)
         expected[self.coarse] = np.maximum(expected[self.coarse], COARSE)
         expected[stale] = FRESH

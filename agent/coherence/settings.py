@@ -95,7 +95,8 @@ PROFILES: Mapping[str, CoherenceSettings] = MappingProxyType(
         "conversation": CoherenceSettings(ema_static=0.9, motion_low=0.15),
         "sports": CoherenceSettings(ema_static=0.7, ema_fast=0.2, motion_low=0.3),
         "movie": CoherenceSettings(cut_histogram=0.4, ema_static=0.85),
-        "security": CoherenceSettings(),
+        "security": CoherenceSettings(ema_static=0.98, motion_low=0.1, fidelity_floor=0.99),
     }
 )
-"""Starting values by content. They differ where the content does; the floor of fidelity is the same for all."""
+"""Starting values by content. `auto` is none of them: it begins with `general` and chooses (agent.coherence.tuning)."""
+AUTO = "auto"

@@ -50,12 +50,16 @@ class AnchorWarp:
         self._ops = ops
         self._grid = grid
         self._patch = np.array(patch, np.float32)
-        self._left = np.minimum(self._patch * PATCH_SHARE, np.float32(left_px))
-        self._error_px = error_px
+        self.limit(left_px=left_px, error_px=error_px)
         rows, cols = grid
         row, col = np.divmod(np.arange(rows * cols), cols)
         self._home = np.stack([row, col], axis=1).astype(np.float32)
         self.reset()
+
+    def limit(self, *, left_px: float, error_px: float) -> None:
+        """Other limits from now on."""
+        self._left = np.minimum(self._patch * PATCH_SHARE, np.float32(left_px))
+        self._error_px = error_px
 
     def reset(self) -> None:
         self._shift = np.zeros((self._grid[0] * self._grid[1], 2), np.float32)

@@ -209,6 +209,17 @@ class SemanticChange:
         self._frames = 0
         self._told = False
 
+    def slide(self, source: NDArray[np.int64], revealed: NDArray[np.bool_], features: NDArray[np.float32]) -> None:
+        """The camera has moved by whole tokens: slot `i` shows what slot `source[i]` showed, and what is `revealed`
+        (T,) is as it was described: coming into view is no change. features: (T, D), accumulated, of this frame."""
+        if self._reference is None:
+            return
+        self._reference = self._reference[source]
+        self._reference[revealed] = _unit(features)[revealed]
+        self._noise = None if self._noise is None else self._noise[source]
+        self._sample = None if self._sample is None else self._sample[source]
+        self._drifted = self._drifted.reshape(-1)[source].reshape(self._grid)
+
     def _warming_up(self) -> bool:
         return self._now_s - self._started_s < self._settings.warm_up_s
 
