@@ -218,7 +218,7 @@ class SemanticChange:
         self._reference[revealed] = _unit(features)[revealed]
         self._noise = None if self._noise is None else self._noise[source]
         self._sample = None if self._sample is None else self._sample[source]
-        self._drifted = self._drifted.reshape(-1)[source].reshape(self._grid)
+        self._drifted = np.asarray(self._drifted.reshape(-1)[source].reshape(self._grid), bool)
 
     def _warming_up(self) -> bool:
         return self._now_s - self._started_s < self._settings.warm_up_s
