@@ -221,7 +221,6 @@ class TemporalVLM:
         share = motion_share(backward)
         shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
         accumulated = self._accumulator.process(self._features, share, changed, shift)
-        lap("watch")
         quality = self._quality.process(accumulated, self._features, changed | look.moving, frame.monotonic_ns / 1e9)
         return FrameResult(
             frame_index=frame.index,

@@ -27,8 +27,8 @@ class FrameResult:
     stages_ms: milliseconds by stage, together the whole frame.
 
     tokens: the token map before blending in time. accumulated: float32 (T, D), blended. dirty: int64 (n,), slots
-    encoded, None = all. fetch: int64 (T,), the slot whose token each slot took over, None = its own. reasons: why dirty,
-    as counts. residual: float32 (T,), grey levels against what each token was made
+    encoded, None = all. fetch: int64 (T,), the slot whose token each slot took over, None = its own. reasons: why
+    they are dirty, as counts. residual: float32 (T,), grey levels against what each token was made
     from. changed: bool (T,), content differs from what the token was made from. moving: bool (T,), pixels differ from
     the frame before. motion: float32 (T, 2), (x, y) source pixels to where the content was a frame ago; 0 where
     nothing moved or there was no flow. flow: dense flow, None when nothing moved or it was late. seen: bool (T,),

@@ -7,15 +7,19 @@ from agent.coherence.quality.consistency import Consistency, FeatureConsistency
 from agent.coherence.quality.correlation import Coherence, correlation, warp_error
 from agent.coherence.quality.flicker import Flicker, FlickerDetector
 from agent.coherence.quality.ghosting import GhostDetector
+from agent.coherence.quality.watch import NOTHING_SEEN, Quality, QualityWatch
 from agent.coherence.quality.words import TextConsistency, TextReport, word_cosine
 
 __all__ = [
+    "NOTHING_SEEN",
     "Coherence",
     "Consistency",
     "FeatureConsistency",
     "Flicker",
     "FlickerDetector",
     "GhostDetector",
+    "Quality",
+    "QualityWatch",
     "TextConsistency",
     "TextReport",
     "correlation",
