@@ -1,0 +1,92 @@
+"""The last frames, and how different any two of them are."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from agent.coherence.cuts.glance import Difference, Distance, Floats, Glance, difference
+
+LOOKAHEAD = 2
+"""Frames after the first of a new shot that the verdict waits for."""
+_REMEMBERED = 64
+"""Frames kept: the longest dissolve that is found, and what goes before and after it."""
+
+CutKind = Literal["cut", "dissolve", "fade"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A new shot. frame: index of the first frame that is wholly of it. start: of the first that is no longer wholly of
+    the old one; for a cut of no length the same. score: 0 to 1, how different the two shots are."""
+
+    frame: int
+    start: int
+    kind: CutKind
+    score: float
+
+
+class Recent:
+    """Frames by their place: 0 for the first one since `clear`, and rising. `last` is the place of the newest frame,
+    `shot` that of the first one of the shot that goes on now."""
+
+    def __init__(self, distance: Distance) -> None:
+        self._distance = distance
+        self._luma = np.zeros((0, 0), np.float32)
+        self.clear()
+
+    def clear(self) -> None:
+        self.last = -1
+        self.shot = 0
+        self._frames: deque[tuple[int, Glance]] = deque(maxlen=_REMEMBERED)
+        self._differences: dict[tuple[int, int], Difference] = {}
+
+    def add(self, index: int, glance: Glance) -> None:
+        """The next frame; index: its number in the video. Call `clear` before frames of another grid."""
+        self._frames.append((index, glance))
+        self.last += 1
+        cells = glance.luma.size
+        if self._luma.shape[1] != cells:
+            self._luma = np.zeros((2 * _REMEMBERED, cells), np.float32)
+        slot = self.last % _REMEMBERED
+        self._luma[slot] = self._luma[slot + _REMEMBERED] = glance.luma.ravel()
+        if len(self._differences) > 4 * _REMEMBERED:
+            self._differences = {pair: d for pair, d in self._differences.items() if pair[0] >= self.oldest}
+
+    @property
+    def oldest(self) -> int:
+        return self.last - len(self._frames) + 1
+
+    @property
+    def earliest(self) -> int:
+        """The first frame of this shot that is still known."""
+        return max(self.shot, self.oldest)
+
+    def __getitem__(self, place: int) -> Glance:
+        return self._frames[place - self.oldest][1]
+
+    def index(self, place: int) -> int:
+        """The number in the video of the frame at a place."""
+        return self._frames[place - self.oldest][0]
+
+    def difference(self, a: int, b: int) -> Difference:
+        """Between the frames at two places."""
+        pair = (a, b)
+        if pair not in self._differences:
+            self._differences[pair] = difference(self[a], self[b], self._distance)
+        return self._differences[pair]
+
+    def score(self, a: int, b: int) -> float:
+        return self.difference(a, b).score
+
+    def step(self, place: int) -> float:
+        """The score between a frame and the one before it."""
+        return self.score(place - 1, place)
+
+    def luma(self, first: int, last: int) -> Floats:
+        """Luma images of a stretch, float32 (n, cells); a view, valid until the next frame."""
+        slot = first % _REMEMBERED
+        return self._luma[slot : slot + last - first + 1]
