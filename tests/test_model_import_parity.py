@@ -19,6 +19,8 @@ from engines_checkpoint import Size, split_into_shards, write_checkpoint
 from test_model_import import TEMPLATE
 
 from engines.decoder import Decoder
+from engines.export.checkpoint import read_config
+from engines.export.parameters import parameters
 from engines.importing import import_model, parity
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
@@ -193,6 +195,57 @@ def test_another_checkpoint_is_told_apart(tmp_path: Path, models: Path) -> None:
         write_checkpoint(tmp_path / "other", Size(dtype="F32"), zero=changed)
         checks, _ = parity.against_transformers(tmp_path / "other", model, exact=True, say=lambda step: None)
         assert f"{wrong} = transformers" in {check.name for check in checks if not check.passed}
+
+
+def published(**text: Any) -> dict[str, Any]:
+    """A configuration as published: what has its default is not in it."""
+    base = {"hidden_size": 768, "image_size": 512, "max_image_size": {"longest_edge": 512}, "patch_size": 16}
+    return {
+        "model_type": "idefics3",
+        "image_token_id": 49_190,
+        "scale_factor": 4,
+        "tie_word_embeddings": False,
+        "vision_config": {**base, "num_attention_heads": 12, "use_base_siglip": False},
+        "text_config": {"model_type": "llama", "vocab_size": 49_280, **SMOLLM2, **OLD_KEYS, **text},
+    }
+
+
+def large(image: int, factor: int, **text: Any) -> dict[str, Any]:
+    """With the tower of 400 million parameters."""
+    tower = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+    vision = {**tower, "image_size": image, "patch_size": 14}
+    return {**published(**text), "scale_factor": factor, "vision_config": vision}
+
+
+def sizes(hidden: int, inner: int, layers: int, heads: int, kv: int) -> dict[str, int]:
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+    }
+
+
+LLAMA_8B = {**sizes(4096, 14_336, 32, 32, 8), "vocab_size": 128_259, "rope_theta": 500_000.0, "rope_scaling": None}
+PUBLISHED = {
+    "SmolVLM-256M": published(**sizes(576, 1536, 30, 9, 3)),
+    "SmolVLM-500M": published(**sizes(960, 2560, 32, 15, 5), head_dim=64),
+    "SmolVLM-2.2B": large(384, 3, **sizes(2048, 8192, 24, 32, 32), rope_theta=273_768.0, vocab_size=49_155),
+    "SmolVLM2-2.2B": {**large(384, 3, **sizes(2048, 8192, 24, 32, 32), rope_theta=130_000.0), "model_type": "smolvlm"},
+    "Idefics3-8B-Llama3": large(364, 2, **LLAMA_8B),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_of_a_published_configuration(tmp_path: Path, name: str) -> None:
+    """At full size, without weights: transformers makes the parameters that we ask for, of the same shapes."""
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    settings = transformers.AutoConfig.from_pretrained(tmp_path)
+    with torch.device("meta"):
+        theirs = transformers.AutoModelForImageTextToText.from_config(settings)
+    shapes = {parameter: tuple(tensor.shape) for parameter, tensor in theirs.named_parameters()}
+    assert parameters(read_config(tmp_path / "config.json"), head=True) == shapes
 
 
 @pytest.mark.slow
