@@ -15,9 +15,6 @@ from engines.manifest import Model
 from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
 from engines.text.prefixes import Context, Floats, Prefix, Prefixes, same_rows
-from engines.text.prompt import FAKE as FAKE
-from engines.text.prompt import GLOBAL as GLOBAL
-from engines.text.prompt import IMAGE as IMAGE
 from engines.text.prompt import Prompt
 from engines.text.sampling import GREEDY, Sampling
 from engines.text.weighing import log_likelihoods

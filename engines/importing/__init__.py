@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from config.errors import ModelError
 from engines import store
-from engines.decoder import IMAGE
 from engines.export import export_model, seal, write_manifest
 from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.importing import hub, parity
@@ -26,6 +25,7 @@ from engines.importing.template import prompt_of
 from engines.importing.vocabulary import read_tokenizer
 from engines.importing.weights import find_weights, write_weights
 from engines.manifest import MANIFEST, Model, load_model, read_manifest, sha256
+from engines.text.prompt import IMAGE
 from engines.verification import REPORT, Check, features_of, fidelity, own_checks
 
 DOMAIN = "photographs and video"

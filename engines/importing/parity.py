@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
-from engines.decoder import FAKE, GLOBAL, IMAGE
 from engines.importing.template import template_of
 from engines.manifest import Manifest, Model
 from engines.preprocess import Preprocessor
+from engines.text.prompt import FAKE, GLOBAL, IMAGE
 from engines.tokenizer import Tokenizer
 from engines.verification import QUESTION, Check, alike, close, decoder_of, encoder_of, pictures
 
