@@ -48,7 +48,7 @@ def test_a_pan_slides_to_the_border_and_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", [(17, 0), (0, float("nan"))])
 def test_a_pan_that_leaves_the_picture_is_refused(tmp_path: Path, step: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match=r"--pan .*16,12"):
+    with pytest.raises(ConfigError, match=r"--pan .*16,12 or less"):
         PannedSource(open_source(write(tmp_path / "still", 1), source_id="x", paced=False), step)
 
 

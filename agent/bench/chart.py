@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bench.show import Report, by_content, geometric_mean
+from agent.bench.verdict import front
 from config.errors import ConfigError
 
 Point = tuple[float, float]
@@ -44,8 +45,8 @@ def write_chart(reports: Sequence[Report], file: Path) -> None:
 
 
 def draw(reports: Sequence[Report]) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3), BGR. Each rival is a line through the means of its settings over the clips of a content; each
-    of our clips is a dot, and their mean a ring. Fidelity is spread towards 1, speed-up is logarithmic."""
+    """uint8 (h, w, 3), BGR. Each setting of a rival is a small dot, its mean over the clips of a content; a line
+    joins those that no other beats. Each of our clips is a dot, and their mean a ring. Fidelity is spread towards 1, speed-up is logarithmic."""
     contents = by_content(reports) or {reports[0]["content"]: list(reports)}
     columns = min(2, len(contents))
     rows = math.ceil(len(contents) / columns)
@@ -76,11 +77,10 @@ class _Panel:
     def draw(self, title: str) -> None:
         self._axes()
         for name, line in self._lines.items():
-            at = [self._at(point) for point in sorted(line)]
-            for a, b in pairwise(at):
-                _line(self._canvas, a, b, _COLOURS[name], 2)
-            for each in at:
-                _dot(self._canvas, each, 4, _COLOURS[name])
+            for a, b in pairwise(front(line)):
+                _line(self._canvas, self._at(a), self._at(b), _COLOURS[name], 2)
+            for point in line:
+                _dot(self._canvas, self._at(point), 4, _COLOURS[name])
         for dot in self._dots:
             _dot(self._canvas, self._at(dot), 5, _OURS)
         mean = (float(np.mean([f for f, _ in self._dots])), geometric_mean([s for _, s in self._dots]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Clip:
     @classmethod
     def of(cls, name: str, frames: int | None = None) -> Clip:
         """From CLIP or CLIP:FIRST-LAST; `frames`: no more than so many of them."""
-        found = _STRETCH.fullmatch(name)
+        found = None if os.path.exists(name) else _STRETCH.fullmatch(name)  # noqa: PTH110  (a scene can be a long name)
         uri, first = (found["uri"], int(found["first"])) if found else (name, 0)
         ends = [int(found["last"])] if found else []
         if frames is not None:

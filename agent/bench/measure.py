@@ -67,17 +67,22 @@ def bench(
     threads: int = 2,
     spin: bool = False,
     clock: Clock = time.perf_counter,
+    done: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
     """One report a clip, with the keys of `stillwatch bench --json`.
 
     clips: whatever `open_source` takes, with `:FIRST-LAST` for some of its frames. threads, spin: of ONNX Runtime.
-    Raises ModelError, ConfigError, SourceError, CorruptInput.
+    done: gets each report when its clip is over. Raises ModelError, ConfigError, SourceError, CorruptInput.
     """
     wanted = wanted or Wanted()
     runtime = OnnxRuntime(load_model(find_model(model)), threads=threads, spin=spin)
     costs = EncodeCosts.measure(OnnxEncoder(runtime))
     settings = settings or CoherenceSettings()
-    return [_Run(Clip.of(clip, wanted.frames), runtime, costs, settings, wanted, clock).process() for clip in clips]
+    reports = []
+    for clip in clips:
+        reports.append(_Run(Clip.of(clip, wanted.frames), runtime, costs, settings, wanted, clock).process())
+        done(reports[-1])
+    return reports
 
 
 class _Run:

@@ -25,9 +25,8 @@ class PannedSource:
         self._window = int(size[0] * _SHARE), int(size[1] * _SHARE)
         self._room = size[0] - self._window[0], size[1] - self._window[1]
         if not all(abs(by) <= room for by, room in zip(step, self._room, strict=True)):
-            raise ConfigError(
-                f"--pan {step[0]:g},{step[1]:g}: a window in {size[0]}×{size[1]} can move by {self._room[0]},{self._room[1]} at most"
-            )
+            most = "{},{}".format(*self._room)
+            raise ConfigError(f"--pan {step[0]:g},{step[1]:g}: expected {most} or less in {size[0]}×{size[1]} pixels")
         self._read = 0
 
     @property
