@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +13,7 @@ from engines.manifest import REFERENCE, Model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
+from scripts.training.evaluation import evaluate
 
 ASKED = ("Describe the scene.", "Is there a car?", "What is on the left?", "How many people are there?")
 
@@ -26,18 +23,6 @@ def model() -> Model:
     return load_model(REFERENCE)
 
 
-@pytest.fixture(scope="module")
-def training() -> ModuleType:
-    path = Path(__file__).parent.parent / "scripts" / "train-reference"
-    loader = SourceFileLoader("train_reference", str(path))
-    spec = importlib.util.spec_from_loader("train_reference", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_reference"] = module
-    loader.exec_module(module)
-    return module
-
-
 def test_it_is_one_weight_file_and_no_more_than_25_megabytes(model: Model) -> None:
     assert list(model.manifest.weights) == ["model.safetensors"]
     assert sum(file.stat().st_size for file in REFERENCE.iterdir()) <= 25e6
@@ -45,10 +30,10 @@ def test_it_is_one_weight_file_and_no_more_than_25_megabytes(model: Model) -> No
     assert all((REFERENCE / file).stat().st_size < 100_000 for file in graphs), "a graph carries weights of its own"
 
 
-def test_it_knows_rendered_scenes_it_has_never_seen(training: ModuleType) -> None:
+def test_it_knows_rendered_scenes_it_has_never_seen(tmp_path: Path) -> None:
     """A small sample of what `scripts/train-reference --evaluate` measures on 500 pictures; the bounds leave room for
     its size."""
-    found = training.evaluate(frames=25, seed=2)
+    found = evaluate(frames=25, seed=2, data=tmp_path)
     assert found["presence_f1"] >= 0.85
     assert found["yes_no_accuracy"] >= 0.88
     assert found["colour_accuracy"] >= 0.8
