@@ -17,10 +17,12 @@ from engines_checkpoint import Size, write_checkpoint, write_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from config.errors import EngineFault, ModelError
 from engines.decoder import NO, YES, Decoder
 from engines.export import export_model
+from engines.export.__main__ import app as export
 from engines.manifest import MANIFEST, Model, load_model
 from engines.text.prompt import FAKE, GLOBAL, IMAGE, Prompt
 from engines.text.sampling import Sampling
@@ -446,11 +448,13 @@ def test_the_manifest_calibrates_yes_and_no(model: Model, tmp_path: Path) -> Non
     assert Decoder(model).yes_no(features(1), QUESTION) == pytest.approx(1 / (1 + np.exp(-odds)))
     assert Decoder(calibrated).yes_no(features(1), QUESTION) == pytest.approx(1 / (1 + np.exp(1.25 - 0.5 * odds)))
     assert Decoder(calibrated).yes_no_log_odds(features(1), QUESTION) == pytest.approx(odds)
+    written = (tmp_path / MANIFEST).read_text()
+    assert CliRunner().invoke(export, [str(tmp_path)]).exit_code == 0
+    assert (tmp_path / MANIFEST).read_text() == written
     for wrong in ("[1, 2, 3]", "[NaN, 0]", '"yes"'):
-        (tmp_path / MANIFEST).write_text((tmp_path / MANIFEST).read_text().replace("[ 0.5, -1.25 ]", wrong))
+        (tmp_path / MANIFEST).write_text(written.replace("[ 0.5, -1.25 ]", wrong))
         with pytest.raises(ModelError, match="yes_no"):
             load_model(tmp_path)
-        (tmp_path / MANIFEST).write_text((tmp_path / MANIFEST).read_text().replace(wrong, "[ 0.5, -1.25 ]"))
 
 
 # Prompt and tokenizer

@@ -35,7 +35,7 @@ def export_model(
     domain: str,
     prompt: str = SMOLVLM_PROMPT,
     select_buckets: Sequence[int] = (),
-    yes_no: tuple[float, float] | None = None,
+    yes_no: Sequence[float] | None = None,
 ) -> Model:
     """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
     (and maybe the processor's settings with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
@@ -54,7 +54,7 @@ def export_model(
             domain=domain,
             prompt=prompt,
             select_buckets=tuple(select_buckets),
-            yes_no=yes_no,
+            yes_no=None if yes_no is None else tuple(yes_no),
         )
     except ValidationError as error:
         raise ModelError(f"{folder}: can't be exported: {faults(error)}") from error

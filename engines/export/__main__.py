@@ -32,6 +32,7 @@ def export(
             domain=domain or before.get("domain") or "photographs and video",
             prompt=prompt or before.get("prompt") or SMOLVLM_PROMPT,
             select_buckets=before.get("select_buckets") or (),
+            yes_no=before.get("yes_no"),
         )
         if before.get("files"):
             seal(folder)

@@ -29,11 +29,10 @@ class LanguageModel:
     def __init__(self, runtime: OnnxRuntime) -> None:
         self._connect, self._embed = runtime.session("connect"), runtime.session("embed")
         self._step = runtime.session("step")
-        step = runtime.model.manifest.graphs["step"]
-        keys = [shape for name, shape in step.inputs.items() if name.startswith("keys_")]
+        keys = [each.shape for each in self._step.get_inputs() if each.name.startswith("keys_")]
         heads, _, size = keys[0]
-        self._vocabulary = int(step.outputs["logits"][1])
-        self.nothing = np.empty((len(keys), len(PARTS), int(heads), 0, int(size)), np.float32)
+        self._vocabulary = next(each.shape[1] for each in self._step.get_outputs() if each.name == "logits")
+        self.nothing = np.empty((len(keys), len(PARTS), heads, 0, size), np.float32)
         """Keys and values (L, 2, Hkv, 0, dh) of no text at all."""
         self.tokens_read = 0
         self._lock = Lock()
