@@ -33,7 +33,9 @@ TEMPLATE = (  # of every SmolVLM and SmolVLM2
     "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from agent.cli import command; command()"
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; from agent.cli import command; command()"
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,10 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
         "writing graphs",
         "comparing full and selective encoding",
     ]
-    assert "not compared with transformers: torch not installed (pip install 'stillwatch[train]')" in done.stdout
+    assert (
+        "not compared with transformers: torch and transformers not installed (pip install 'stillwatch[train]')"
+        in done.stdout
+    )
     folder = find_model("Tiny-VLM")
     manifest = load_model(folder).manifest
     assert (folder, manifest.name, manifest.dtype) == (models / "Tiny-VLM", "Tiny-VLM", "bfloat16")
@@ -101,7 +106,7 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
     shown = json.loads(command("show", "Tiny-VLM", "--json").stdout)
     assert shown["verification"]["transformers"] == {
         "compared": False,
-        "reason": "torch not installed (pip install 'stillwatch[train]')",
+        "reason": "torch and transformers not installed (pip install 'stillwatch[train]')",
     }
     assert all(check["passed"] for check in shown["verification"]["checks"])
     verified = command("verify", "Tiny-VLM")
@@ -115,7 +120,7 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
 
 def test_only_an_import_needs_the_packages_of_an_import(checkpoint: Path, models: Path) -> None:
     import_model(str(checkpoint), verify=False)
-    code = WITHOUT_TORCH.replace("sys.modules['torch']", "sys.modules['onnx'] = sys.modules['jinja2']")
+    code = WITHOUT_TORCH.replace("torch", "onnx").replace("transformers", "jinja2")
     for arguments in (["list"], ["show", "Tiny-VLM"], ["verify", "Tiny-VLM"]):
         assert command(*arguments, code=code).returncode == 0
     done = command("import", checkpoint, "--name=other", code=code)

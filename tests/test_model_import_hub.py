@@ -27,7 +27,9 @@ from engines.manifest import load_model, sha256
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from agent.cli import command; command()"
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; from agent.cli import command; command()"
+)
 
 
 @pytest.fixture

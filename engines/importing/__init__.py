@@ -88,6 +88,12 @@ def import_model(
             if not local:  # fetching it again would not help
                 shutil.rmtree(folder, ignore_errors=True)
             raise ModelError(str(error).replace(str(target), source)) from error  # what was copied is named as given
+        except OSError as error:
+            if error.filename is None or not Path(error.filename).is_relative_to(folder):
+                raise  # of the store, which says what it means
+            raise ModelError(
+                f"{error.filename}: can't be read ({error.strerror}); expected a file of the checkpoint"
+            ) from error
         report = {"model": name, "source": origin, **report}
         (target / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         seal(target)
