@@ -94,6 +94,8 @@ def features_of(model: Model) -> list[NDArray[np.float32]]:
 def own_checks(model: Model) -> list[Check]:
     """What can be told without another implementation: every graph loads and runs, and selecting gives what a full
     encode gives. Raises ModelError when a graph can't be loaded, EngineFault when one fails."""
+    for graph in {graph.file: name for name, graph in model.manifest.graphs.items()}.values():
+        OnnxRuntime(model, threads=_THREADS).session(graph)  # one at a time, those of other runtimes too
     first, second = pictures(model.manifest.image_size, 2)
     encoder = encoder_of(model)
     encoder.crossover = model.manifest.tokens + 1  # so that selecting everything isn't done in full
