@@ -15,6 +15,7 @@ from agent import models
 from config.errors import StillwatchError
 
 if TYPE_CHECKING:
+    from agent.coherence.settings import CoherenceSettings
     from config.settings import Settings
 
 app = typer.Typer(
@@ -187,23 +188,18 @@ def bench(
     png: Annotated[Path | None, typer.Option(help="Draw speed-up against fidelity here, by content.")] = None,
 ) -> None:
     """Measure a full encode of every frame against the whole coherent path, and rivals beside both, in one run."""
-    from dataclasses import replace
-
     from rich.console import Console
 
     from agent.bench import NAMES, Clip, Wanted, render, write_chart
     from agent.bench import bench as measure
-    from agent.coherence.settings import PROFILES
 
-    if profile not in PROFILES:
-        raise typer.BadParameter(f"expected one of {', '.join(PROFILES)}, found {profile!r}", param_hint="--profile")
+    settings = _coherence(profile, floor)
     rivals = tuple(name.strip() for name in against.split(","))
     if unknown := [name for name in rivals if name not in NAMES]:
         raise typer.BadParameter(f"expected some of {', '.join(NAMES)}, found {unknown[0]!r}", param_hint="--against")
     for clip in clips:
         if Clip.of(clip, frames).endless:
             raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP…")
-    settings = PROFILES[profile] if floor is None else replace(PROFILES[profile], fidelity_floor=floor)
     wanted = Wanted(rivals, _pair(pan, "--pan"), sample, frames, text)
     reports = measure(clips, model=model, settings=settings, wanted=wanted)
     if json_to is not None:
@@ -211,6 +207,45 @@ def bench(
     if png is not None:
         write_chart(reports, png)
     Console(width=None if sys.stdout.isatty() else 160).print(render(reports))
+
+
+@app.command()
+def inspect(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video, a folder of images, scene:… with seconds=.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures and the video.")],
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="Write what was measured here.")] = None,
+    model: ModelName = "reference",
+    profile: Annotated[str, typer.Option(help="Starting values for a kind of content.")] = "general",
+    floor: Annotated[
+        float | None, typer.Option("--fidelity-floor", help="Mean fidelity to hold, instead of the profile's.")
+    ] = None,
+) -> None:
+    """Draw what the coherent path sees, decides and keeps: residual, flow, encoded, age, ghosting, cuts, modes."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from agent.bench.clips import Clip
+    from agent.coherence.profile import table
+    from agent.inspecting import inspect_clip
+
+    wanted = Clip.of(clip, frames)
+    if wanted.endless:
+        raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP")
+    settings = _coherence(profile, floor)
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(wanted.name, total=None)
+        report = inspect_clip(
+            wanted,
+            out,
+            model=model,
+            settings=settings,
+            progress=lambda done, total: shown.update(task, completed=done, total=total),
+        )
+    if json_to is not None:
+        _write_json(json_to, report)
+    Console().print(table(report["profile"], report["memory"]))
+    typer.echo(f"{report['frames']} frames of {wanted.name}: {', '.join(report['files'])} in {out}")
 
 
 @app.command()
@@ -289,6 +324,17 @@ def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str |
         if value is not None:
             document = document.with_value(path, value, option)
     return validate(document)
+
+
+def _coherence(profile: str, floor: float | None) -> CoherenceSettings:
+    """Settings of a profile, with another floor of fidelity where one is given. Raises ConfigError."""
+    from dataclasses import replace
+
+    from agent.coherence.settings import PROFILES
+
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"expected one of {', '.join(PROFILES)}, found {profile!r}", param_hint="--profile")
+    return PROFILES[profile] if floor is None else replace(PROFILES[profile], fidelity_floor=floor)
 
 
 def _pair(text: str | None, option: str) -> tuple[float, float] | None:

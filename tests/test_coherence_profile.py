@@ -65,7 +65,7 @@ def test_a_profile_adds_up_and_shows_every_stage() -> None:
     assert report["frame"]["mean_ms"] == report["encode"]["mean_ms"] + report["plan"]["mean_ms"] == 4.0
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(table(profile, {"cache": 2_500_000}))
+        console.print(table(report, {"cache": 2_500_000}))
     assert "75%" in shown.get() and "cache 2.5" in shown.get()
 
 
@@ -97,7 +97,7 @@ def test_the_parts_of_a_camera_are_all_counted() -> None:
         vlm.process(frame(np.roll(texture(1), 4 * index, axis=1), index))
     sizes = memory.by_part(vlm.holdings)
     vlm.close()
-    cache = sum(array.nbytes for array in (encoder._project, encoder._cache, encoder._features))
+    cache = sum(array.nbytes for array in (encoder._project, encoder._cache, encoder._features, encoder._coarse))
     pyramids = 3 * 64 * (3 * (7**2 + 4**2) + 4)  # half and quarter size, and a mean
     assert (sizes["cache"], sizes["pyramids"]) == (cache, pyramids)
     assert sizes["frames"] >= texture(1).nbytes

@@ -102,16 +102,20 @@ class Profile:
         return {stage: asdict(each.times()) for stage, each in [*self.histograms().items(), (WHOLE, self.frame)]}
 
 
-def table(profile: Profile, memory: Mapping[str, int] | None = None) -> Table:
-    """The profile for people: a row a stage, the whole frame last. memory: bytes by part, for a line below."""
+def table(report: Mapping[str, Mapping[str, float]], memory: Mapping[str, int] | None = None) -> Table:
+    """A `Profile.report` for people: a row a stage, the whole frame last. memory: bytes by part, for a line below."""
     made = Table("stage", caption=None if memory is None else _memory_line(memory), caption_justify="left")
     for name in ("frames", "mean ms", "p50", "p95", "max", "share"):
         made.add_column(name, justify="right")
-    for stage, each in [*profile.histograms().items(), (WHOLE, profile.frame)]:
-        times = each.times()
-        values = (f"{ms:.2f}" for ms in (times.mean_ms, times.p50_ms, times.p95_ms, times.max_ms))
-        made.add_row(stage, str(times.count), *values, f"{each.sum_ms / (profile.frame.sum_ms or 1.0):.0%}")
+    whole_ms = _sum_ms(report[WHOLE]) or 1.0
+    for stage, times in report.items():
+        values = (f"{times[key]:.2f}" for key in ("mean_ms", "p50_ms", "p95_ms", "max_ms"))
+        made.add_row(stage, f"{times['count']:.0f}", *values, f"{_sum_ms(times) / whole_ms:.0%}")
     return made
+
+
+def _sum_ms(times: Mapping[str, float]) -> float:
+    return times["mean_ms"] * times["count"]
 
 
 def _memory_line(memory: Mapping[str, int]) -> str:
