@@ -73,13 +73,13 @@ class Decoder:
             if prefix.shows(given):
                 self._prefixes.keep(key, prefix)
                 return prefix.context
-        visual = [self._visual(picture, kept) for picture in given]
-        ids = np.array(self._prompt.start(len(given)))
+        pictures = tuple(each.copy() for each in given)  # the encoder writes its next frame into the same array
+        visual = tuple(self._visual(picture, kept) for picture in pictures)
+        ids = np.array(self._prompt.start(len(pictures)))
         embeds = self._language.embed(ids)
         embeds[ids == self._prompt.image] = np.concatenate(visual)
         context = self._look(embeds, kept)
-        # Copies: the encoder hands out the array that it writes the next frame into.
-        self._prefixes.keep(key, Prefix(tuple(each.copy() for each in given), tuple(visual), embeds, context))
+        self._prefixes.keep(key, Prefix(pictures, visual, embeds, context))
         return context
 
     def generate(
