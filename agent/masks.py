@@ -42,7 +42,7 @@ class MaskedSource:
 
     def read(self, timeout_s: float = 5.0) -> Frame:
         frame = self._source.read(timeout_s)
-        return replace(frame, image=painted(frame.image, self._polygons))
+        return replace(frame, image=painted(frame.image, self._polygons), motion=None)  # vectors would tell what moves
 
     def close(self) -> None:
         self._source.close()

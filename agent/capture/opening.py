@@ -37,6 +37,7 @@ class _Wanted:
     timeout_s: float
     credentials: str | None = field(repr=False)
     clock: Clock
+    motion: bool
 
 
 def open_source(
@@ -48,6 +49,7 @@ def open_source(
     timeout_s: float = 10.0,
     credentials: str | None = None,
     clock: Clock | None = None,
+    motion: bool = False,
 ) -> FrameSource:
     """Open a camera, stream, file, folder of images or rendered scene.
 
@@ -56,12 +58,14 @@ def open_source(
     its own speed (it then counts as live: a slow reader loses frames) or as fast as it is read (False and None). Live
     sources are live whatever is said here. fps: keep at most so many frames a second; `Frame.index` counts the others
     too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
-    to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL.
+    to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL. motion: have
+    `Frame.motion` hold the codec's motion vectors, where it hands them out (H.264, MPEG-4 and older).
 
     Raises ConfigError (a URI that can't be used), SourceError (can't be reached now), CorruptInput (a file that is
     there and can't be decoded). No message holds a credential.
     """
-    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock or SystemClock())
+    clock = clock or SystemClock()
+    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock, motion)
     if credentials is not None and not uri.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
         raise ConfigError(f"{wanted.name}: credentials are for rtsp and http sources")
     if _DEVICE.fullmatch(uri):
@@ -140,6 +144,7 @@ def _open_video(video: VideoInput, wanted: _Wanted) -> FrameSource:
         fps=wanted.fps,
         timeout_s=wanted.timeout_s,
         clock=wanted.clock,
+        motion=wanted.motion,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import replace
 
 from agent.capture.frame import Frame
 
@@ -13,7 +12,8 @@ class Ring:
     """A few frames between one producer and one consumer. Full, it drops the oldest and counts it; frames aren't
     copied.
 
-    A dropped frame hands its `discontinuity` on to the next, so that no consumer takes two scenes for neighbours.
+    A dropped frame hands its `discontinuity` on to the next, so that no consumer takes two scenes for neighbours, and
+    its motion.
     """
 
     def __init__(self, capacity: int = 3) -> None:
@@ -48,8 +48,7 @@ class Ring:
             if len(self._frames) > self._capacity:
                 oldest = self._frames.popleft()
                 self._dropped += 1
-                if oldest.discontinuity:
-                    self._frames[0] = replace(self._frames[0], discontinuity=True)
+                self._frames[0] = self._frames[0].following(oldest)
             self._changed.notify_all()
             return True
 

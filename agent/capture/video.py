@@ -21,7 +21,9 @@ from agent.capture.decoding import Decoder, VideoInput
 from agent.capture.frame import Frame
 from agent.capture.source import SourceInfo
 from agent.capture.timing import MediaClock, RateLimit, Timeline
+from agent.capture.vectors import VectorReader
 from config.errors import EndOfStream, SourceError, StillwatchError
+from vpi_ops.codec import CodecMotion
 
 _ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 """Since PyAV 17 a conversion starts one thread a core, for no gain at camera sizes; before, it always used one."""
@@ -36,6 +38,7 @@ class _Picture:
     position_s: float
     arrived: tuple[int, datetime]
     discontinuity: bool
+    motion: CodecMotion | None
 
 
 class VideoSource:
@@ -45,7 +48,8 @@ class VideoSource:
     paced wait is cut short). So network streams and devices belong in a `DetachedSource`; files never block for long.
 
     paced: give recorded video out at its own speed. fps: keep at most so many frames a second; the others are decoded
-    and counted in `index` but never converted. Raises SourceError, CorruptInput.
+    and counted in `index` but never converted. motion: give frames the codec's motion vectors, where it has them.
+    Raises SourceError, CorruptInput.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class VideoSource:
         fps: float | None,
         timeout_s: float,
         clock: Clock,
+        motion: bool = False,
     ) -> None:
         self._name = source.name
         self._source_id = source_id
@@ -67,8 +72,9 @@ class VideoSource:
         self._closing = threading.Event()
         self._failure: StillwatchError | None = None
         self._size: tuple[int, int] | None = None
-        self._broken = True
-        self._decoder = Decoder(source, timeout_s=timeout_s)
+        self._decoder = Decoder(source, timeout_s=timeout_s, motion=motion)
+        self._vectors = VectorReader() if motion else None
+        self._damaged_before = 0
         self._timeline = Timeline(period_s=1 / self._decoder.rate)
         self._media_clock = MediaClock(clock, paced=paced) if self._decoder.recorded else None
         self._pictures = self._decoder.pictures()
@@ -118,6 +124,7 @@ class VideoSource:
             utc=stamps[1],
             media_s=picture.position_s if self._decoder.clocked else None,
             discontinuity=picture.discontinuity,
+            motion=picture.motion,
         )
 
     def close(self) -> None:
@@ -136,13 +143,19 @@ class VideoSource:
         self.close()
 
     def _next_kept(self, timeout_s: float) -> _Picture:
-        discontinuity = False
+        skipped: _Picture | None = None
         while True:
             picture, self._first = self._first or self._next(timeout_s), None
-            discontinuity |= picture.discontinuity
+            if skipped is not None:
+                picture = replace(
+                    picture,
+                    discontinuity=picture.discontinuity or skipped.discontinuity,
+                    motion=picture.motion and picture.motion.after(skipped.motion),
+                )
             time_s = picture.position_s if self._decoder.clocked else picture.arrived[0] / 1e9
             if self._limit is None or self._limit.keeps(time_s):
-                return replace(picture, discontinuity=discontinuity)
+                return picture
+            skipped = picture
 
     def _next(self, timeout_s: float) -> _Picture:
         if self._failure is not None:
@@ -178,7 +191,14 @@ class VideoSource:
             position_s=self._timeline.place(stamp_s),
             arrived=(self._clock.monotonic_ns(), self._clock.utc()),
             discontinuity=changed,
+            motion=self._motion(video),
         )
+
+    def _motion(self, video: VideoFrame) -> CodecMotion | None:
+        if self._vectors is None:
+            return None
+        damaged, self._damaged_before = self._decoder.damaged != self._damaged_before, self._decoder.damaged
+        return self._vectors.read(video, damaged=damaged)
 
     def _convert(self, video: VideoFrame) -> NDArray[np.uint8]:
         """RGB of a picture as it is to be shown. The array is a view of libav's buffer where that has no padding."""

@@ -1,0 +1,108 @@
+"""Backward flow from the motion vectors of the video codec itself.
+
+An encoder has searched, to a quarter of a pixel, where each block of a picture came from, and libav hands that out with
+the decoded picture. It searched for what is cheap to code, not for what moved, so single vectors are wild where there
+is no texture: each cell takes the median of its neighbourhood. Blocks coded without reference (intra) are unknown.
+Which of several earlier pictures a vector refers to is not handed out; nearly always it is the one shown before. So all
+of this is a hint, and pixels decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vpi_ops.interface import FlowField
+
+Floats = NDArray[np.float32]
+Vectors = NDArray[np.int32]
+
+CELL = 8
+"""Pixels along a cell of the field: the smallest block that libav tells apart."""
+UNKNOWN = 2.0
+"""Error of a cell without a vector, so that the mean over a patch passes 1 where half of it is unknown."""
+LONGEST = 6
+"""Most pictures that motion is followed through."""
+
+_WORDS = 10
+"""`AVMotionVector` (libavutil/motion_vector.h) in words of 32 bit: 0 is the source, 6 and 7 the motion, 8 its scale. As
+halves of 16 bit: 2 is the block's width and height, a byte each, 5 and 6 are its centre."""
+_WIDE, _TALL = 16, 16 << 8
+
+
+@dataclass(frozen=True, slots=True)
+class CodecMotion:
+    """Where the blocks of a picture came from, in a picture shown before it.
+
+    size: (width, height) of the pictures. steps: int32 (n, 10) each, libav's vectors of the pictures in between, newest
+    first; each picture's earlier reference is the picture shown before it.
+    """
+
+    size: tuple[int, int]
+    steps: tuple[Vectors, ...]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], exported: bytes) -> CodecMotion:
+        """From the side data of one picture as libav exports it, an array of `AVMotionVector`."""
+        return cls(size, (np.frombuffer(exported, np.int32).reshape(-1, _WORDS),))
+
+    @property
+    def frames(self) -> int:
+        """How many pictures it goes back."""
+        return len(self.steps)
+
+    def after(self, before: CodecMotion | None) -> CodecMotion | None:
+        """This motion and, before it, the other; None when that is unknown, of another size, or the way too long."""
+        if before is None or before.size != self.size or self.frames + before.frames > LONGEST:
+            return None
+        return CodecMotion(self.size, self.steps + before.steps)
+
+    def flow(self) -> FlowField:
+        """One motion for each cell of 8 px; its error is 0, and `UNKNOWN` where there is no vector."""
+        field = _cells(self.steps[0], self.size)
+        for step in self.steps[1:]:
+            field = _followed(field, _cells(step, self.size))
+        unknown = np.isnan(field[..., 0])
+        field[unknown] = 0
+        backward = np.asarray(cv2.medianBlur(field, 3), np.float32)
+        return FlowField(backward, (CELL, CELL), np.where(unknown, np.float32(UNKNOWN), np.float32(0)))
+
+
+def _cells(vectors: Vectors, size: tuple[int, int]) -> Floats:
+    """Vectors to earlier references as (x, y) in cells, float32 (h, w, 2), NaN where there is none."""
+    cols, rows = (2 * -(-side // (2 * CELL)) for side in size)  # whole macroblocks, as they are coded
+    field = np.full(rows * cols, np.nan, np.complex64)  # a pair of floats that moves as one
+    earlier = vectors[:, 0] < 0
+    if not earlier.all():
+        vectors = vectors[earlier]
+    if len(vectors):
+        halves = vectors.view(np.int16)
+        block, x, y = halves[:, 2], halves[:, 5], halves[:, 6]
+        wide, tall = (block & _WIDE) > 0, (block & _TALL) > 0
+        first = ((y - 4 - 4 * tall) // CELL).astype(np.intp) * cols + (x - 4 - 4 * wide) // CELL
+        motion = vectors[:, 6:8].astype(np.float32)
+        motion *= np.float32(1 / (CELL * int(halves[0, 16])))
+        pairs = motion.view(np.complex64)[:, 0]
+        field[first] = pairs
+        for reaches, offset in ((wide, 1), (tall, cols), (wide & tall, cols + 1)):
+            field[first[reaches] + offset] = pairs[reaches]
+    height, width = (-(-side // CELL) for side in size[::-1])
+    return np.ascontiguousarray(field.view(np.float32).reshape(rows, cols, 2)[:height, :width])
+
+
+def _followed(field: Floats, before: Floats) -> Floats:
+    """`field`, and from where it leads to on through `before`; NaN where either is, or leads out of the picture."""
+    height, width = field.shape[:2]
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    there = cv2.remap(
+        before,
+        x + field[..., 0],
+        y + field[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(np.nan, np.nan),
+    )
+    return np.asarray(field + there, np.float32)
