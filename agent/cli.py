@@ -210,6 +210,35 @@ def bench(
 
 
 @app.command()
+def cuts(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video, a folder of images, scene:… with seconds=.")],
+    json_to: Annotated[Path | None, typer.Option("--json", help="Write the cuts here.")] = None,
+    detector: Annotated[
+        str, typer.Option(help="adaptive, or one that looks at two frames only: histogram, features, combined.")
+    ] = "adaptive",
+    model: Annotated[
+        str | None, typer.Option(help="For features and combined: a name from `stillwatch model list`, or a folder.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+) -> None:
+    """Say where a clip cuts, dissolves or fades to another shot."""
+    from agent.cutting import DETECTORS, MODEL_DETECTORS, find_cuts
+
+    if detector not in DETECTORS:
+        raise typer.BadParameter(f"expected one of {', '.join(DETECTORS)}, found {detector!r}", param_hint="--detector")
+    if model is not None and detector not in MODEL_DETECTORS:
+        raise typer.BadParameter(f"the detector {detector} asks no model", param_hint="--model")
+    if clip.startswith("scene:") and "seconds=" not in clip and frames is None:
+        raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP")
+    found = []
+    for cut in find_cuts(clip, detector=detector, model=model or "reference", frames=frames):
+        found.append(cut.as_json())
+        typer.echo(str(cut))
+    if json_to is not None:
+        _write_json(json_to, {"cuts": found})
+
+
+@app.command()
 def inspect(
     clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video, a folder of images, scene:… with seconds=.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures and the video.")],

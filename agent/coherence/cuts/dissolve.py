@@ -51,11 +51,14 @@ class Dissolve:
         """A dissolve within the stretch from `first` that ends before `place`."""
         pictures = recent.luma(first, place + LOOKAHEAD)
         end = place - first
-        begun = np.flatnonzero(_shares(pictures, 0, end)[:end] <= _BEGUN)
+        shares = _shares(pictures, 0, end)
+        begun = np.flatnonzero(shares[:end] <= _BEGUN)
         start = int(begun[-1]) if len(begun) else 0
         length = end - start
-        if length < _SHORTEST or (start < 2 and first != recent.earliest):
-            return None
+        if length < _SHORTEST or (start < _BEGUN * length + 1 and first != recent.earliest):
+            return None  # too short, or it has begun before what is looked at here
+        start = max(0, start - round(max(0.0, float(shares[start])) * length))
+        length = end - start
         shares = _shares(pictures, start, end)
         if shares[end - 1] >= 1 or shares[-1] - 1 > _STILL_GOING * LOOKAHEAD / length + _SLACK:
             return None
