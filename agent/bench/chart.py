@@ -45,8 +45,9 @@ def write_chart(reports: Sequence[Report], file: Path) -> None:
 
 
 def draw(reports: Sequence[Report]) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3), BGR. Each setting of a rival is a small dot, its mean over the clips of a content; a line
-    joins those that no other beats. Each of our clips is a dot, and their mean a ring. Fidelity is spread towards 1, speed-up is logarithmic."""
+    """uint8 (h, w, 3), BGR. A small dot is a setting of a rival, its mean over a content's clips; a line joins those
+    that no other beats. Each of our clips is a dot, and their mean a ring. Fidelity is spread towards 1, speed-up is
+    logarithmic."""
     contents = by_content(reports) or {reports[0]["content"]: list(reports)}
     columns = min(2, len(contents))
     rows = math.ceil(len(contents) / columns)

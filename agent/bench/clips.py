@@ -49,7 +49,7 @@ class Clip:
 
     def open(self, pan: tuple[float, float] | None = None) -> FrameSource:
         """Raises what `open_source` and `PannedSource` raise."""
-        source = open_source(self.uri, source_id="bench", paced=False)
+        source = open_source(self.uri, source_id="bench", paced=False, motion=True)
         return source if pan is None else PannedSource(source, pan)
 
     def length(self, source: FrameSource) -> int | None:

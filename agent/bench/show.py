@@ -19,7 +19,7 @@ LEAST_FRAMES = 30
 def render(reports: Sequence[Report]) -> RenderableType:
     """A row a clip, a mean for each content, and where there are rivals, who is faster at equal fidelity."""
     tables = [_clips(reports)]
-    if any(report["rivals"] for report in reports):
+    if any(report["ours_at_equal_fidelity"] for report in reports):
         tables.append(_rivals(reports))
     if any(report["text"] for report in reports):
         tables.append(_words(reports))
