@@ -23,7 +23,7 @@ from config.errors import ModelError
 from engines import store
 
 MANIFEST = "manifest.json"
-GRAPH_FORMAT = 2  # model version of every graph; raised when the names or meanings of inputs and outputs change
+GRAPH_FORMAT = 3  # model version of every graph; raised when the names or meanings of inputs and outputs change
 REFERENCE = Path(__file__).parent / "reference" / "model"
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]

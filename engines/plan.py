@@ -73,10 +73,10 @@ class TokenMap:
     features: NDArray[np.float32]
     grid: tuple[int, int]
     encoded: int
-    coarse: NDArray[np.bool_] = None  # type: ignore[assignment]
+    coarse: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, bool))
 
     def __post_init__(self) -> None:
-        if self.coarse is None:
+        if not len(self.coarse):
             object.__setattr__(self, "coarse", _all_fine(self.grid[0] * self.grid[1]))
 
 

@@ -2,15 +2,11 @@
 
 A slot is a place of the grid, row-major; a row is a place in the cache. Attention doesn't care about the order of its
 keys, so tokens that change places (a warp, a slide of the grid) have their rows renamed and nothing is moved; only a
-row that two slots want is copied.
-
-A coarse token stands for a cell of four: it lives in the row of the cell's first slot, whose keys weigh four times
-(bias +log 4); the rows of the other three are masked (bias −∞) and zeroed, since 0 · NaN is NaN.
+row that two slots want is copied. The four rows of a coarse cell hold the same key and value.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -20,16 +16,14 @@ from engines.plan import EncodePlan, cells_of
 
 Ints = NDArray[np.int64]
 _NONE: Ints = np.empty(0, np.int64)
-_WEIGHT = np.float32(math.log(4))
 
 
 class Moves(NamedTuple):
-    """What is left to do in the cache before the graph runs: rows `copied_from` → `copied_to`, rows `masked` to zero;
-    and in the features, slots `moved_from` → `moved_to`."""
+    """What is left to do before the graph runs: in the cache, rows `copied_from` → `copied_to`; in the features, slots
+    `moved_from` → `moved_to`."""
 
     copied_to: Ints = _NONE
     copied_from: Ints = _NONE
-    masked: Ints = _NONE
     moved_to: Ints = _NONE
     moved_from: Ints = _NONE
 
@@ -38,14 +32,12 @@ _NOTHING = Moves()
 
 
 class Slots:
-    """State of one cache. rows: int64 (T,), the row of each slot. coarse: bool (T,), the slots of coarse cells.
-    key_bias: float32 (T,), by row."""
+    """State of one cache. rows: int64 (T,), the row of each slot. coarse: bool (T,), the slots of coarse cells."""
 
     def __init__(self, grid: tuple[int, int]) -> None:
         tokens = grid[0] * grid[1]
         self.rows = np.arange(tokens)
         self.coarse = np.zeros(tokens, bool)
-        self.key_bias = np.zeros(tokens, np.float32)
         self._columns = grid[1]
         self._offsets = np.array([0, 1, grid[1], grid[1] + 1])
         self._cells = cells_of(grid)
@@ -56,7 +48,6 @@ class Slots:
         """Every slot has its own row, and none is coarse."""
         self.rows[:] = np.arange(len(self.rows))
         self.coarse[:] = False
-        self.key_bias[:] = 0
 
     def four(self, cells: Ints) -> Ints:
         """int64 (m, 4): the slots of the cells whose first slots are given."""
@@ -85,12 +76,7 @@ class Slots:
             self._check_fetch(plan.fetch, coarse & ~encoded)
             moves = self._rename(plan.fetch, encoded)
         self.coarse[:] = coarse
-        self.key_bias[self.rows[dirty]] = 0
-        self.key_bias[self.rows[cells]] = _WEIGHT
-        others = self.rows[four[:, 1:]].ravel()
-        masked = others[np.isfinite(self.key_bias[others])]
-        self.key_bias[masked] = -np.inf
-        return moves._replace(masked=masked)
+        return moves
 
     def _rename(self, fetch: Ints, encoded: NDArray[np.bool_]) -> Moves:
         """Give each slot that is not encoded anew the row of the slot it fetches from. The second slot to want a row
@@ -104,9 +90,8 @@ class Slots:
         self.rows[kept] = wanted
         self.rows[kept[second]] = copied_to
         self.rows[encoded] = free[len(second) :]
-        self.key_bias[copied_to] = self.key_bias[copied_from]
         moved = kept[fetch[kept] != kept]
-        return Moves(copied_to, copied_from, _NONE, moved, fetch[moved])
+        return Moves(copied_to, copied_from, moved, fetch[moved])
 
     def _check_range(self, dirty: Ints, cells: Ints) -> None:
         for slots in (dirty, cells):

@@ -36,14 +36,15 @@ def export_model(
     prompt: str = SMOLVLM_PROMPT,
     select_buckets: Sequence[int] = (),
     yes_no: Sequence[float] | None = None,
+    cache: vision.CacheType = "float32",
 ) -> Model:
     """Write the graphs and manifest.json into a folder that holds config.json, model.safetensors and tokenizer.json
-    (and maybe the processor's settings with mean and deviation of the pixels, else 0.5). Raises ModelError and leaves
-    the folder as it was when the checkpoint can't be exported; the manifest is written last."""
+    (and maybe the processor's settings with mean and deviation of the pixels, else 0.5). cache: how ONNX Runtime keeps
+    keys and values of the vision tower; half precision halves the memory of a camera and costs time. Raises ModelError
+    and leaves the folder as it was when the checkpoint can't be exported; the manifest is written last."""
     checkpoint = Checkpoint.open(folder)
     needed(checkpoint)
-    builders = (vision.encode_full, vision.select_inplace, vision.connect, text.embed, text.decode)
-    graphs = [build(checkpoint) for build in builders]
+    graphs = [*vision.graphs(checkpoint, cache), text.embed(checkpoint), text.decode(checkpoint)]
     files = {graph.name: graph.file for graph in graphs}
     decode = files.pop("decode")
     try:

@@ -19,6 +19,7 @@ from engines.export.checkpoint import WEIGHTS, Checkpoint
 from engines.manifest import GRAPH_FORMAT, GraphFile, Shape
 
 OPSET = 17
+MICROSOFT = "com.microsoft"  # domain of ONNX Runtime's own operators
 _STORED = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
 
 
@@ -42,10 +43,14 @@ class Graph:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
-    def output(self, value: str, shape: Shape) -> None:
-        """Declare a float32 value, named when its node was added, as an output."""
+    def input_int(self, name: str, shape: Shape) -> str:
+        """An input of int64."""
+        return self.input(name, shape, TensorProto.INT64)
+
+    def output(self, value: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> None:
+        """Declare a value, named when its node was added, as an output."""
         self._shapes[1][value] = shape
-        self._outputs.append(helper.make_tensor_value_info(value, TensorProto.FLOAT, shape))
+        self._outputs.append(helper.make_tensor_value_info(value, dtype, shape))
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output and return the name of its value."""
@@ -119,7 +124,9 @@ class Graph:
         graph = helper.make_graph(
             self._nodes, self.name, self._inputs, self._outputs, list(self._initializers.values())
         )
-        opsets = [helper.make_opsetid("", OPSET)]
+        domains = {"", *(node.domain for node in self._nodes)}
+        versions = {"": OPSET, MICROSOFT: 1}
+        opsets = [helper.make_opsetid(domain, versions[domain]) for domain in sorted(domains)]
         model = helper.make_model(
             graph, producer_name="stillwatch", model_version=GRAPH_FORMAT, opset_imports=opsets, ir_version=8
         )

@@ -1,34 +1,131 @@
-"""The vision tower and the connector as graphs.
+"""The vision tower and the connector as graphs. The tower comes in two forms that compute the same.
 
-`encode_full`: every patch. `select_inplace`: only n patches run; their keys and values replace rows of the cache, and
-they attend to all T. Both are one function, so with every patch selected they agree.
+For ONNX Runtime: `encode_full_fused` and `select_inplace`. Attention is its MultiHeadAttention, which works block by
+block within the processor's own cache; keys and values lie as (T, D), so that those of a token are one run of memory.
+For TensorRT: `encode_full` and `select_rows`, of standard operators alone, with keys and values (H, T, dh).
+
+Selecting runs only n tokens; they attend to all T. With every token selected it agrees with a full encode.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
-import numpy as np
 from onnx import TensorProto
 
 from engines.export.checkpoint import Checkpoint
-from engines.export.graph import Graph
+from engines.export.graph import MICROSOFT, Graph
 
 TOWER = "model.vision_model"
+CacheType = Literal["float32", "float16"]
+_STORED = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+Attend = Callable[[int, str], str]
+
+
+def graphs(checkpoint: Checkpoint, cache: CacheType = "float32") -> list[Graph]:
+    """All graphs of this module."""
+    runtime = [encode_full_fused(checkpoint, cache), select_inplace(checkpoint, cache)]
+    return [*runtime, encode_full(checkpoint), select_rows(checkpoint), connect(checkpoint)]
 
 
 def encode_full(checkpoint: Checkpoint) -> Graph:
     """patches (T, 3·p·p) → features (T, D), keys_N and values_N (H, T, dh) of each layer N."""
-    return _tower(Graph("encode_full", checkpoint), select=False)
+    tower = _Tower(Graph("encode_full", checkpoint))
+    g = tower.g
+
+    def attend(layer: int, h: str) -> str:
+        q, k, v = tower.heads_of(layer, h)
+        for part in (k, v):
+            g.output(part, (tower.heads, tower.tokens, tower.size))
+        return tower.attention(q, k, v)
+
+    tower.run(tower.embedded(tower.tokens), attend, tower.tokens)
+    return g
 
 
-def select_inplace(checkpoint: Checkpoint) -> Graph:
-    """patches (n, 3·p·p), index (n,), position (n, 4), key_bias (T,), keys_N_in and values_N_in (H, T, dh) →
-    features (n, D), keys_N and values_N with the rows `index` replaced. A token's position is the mean of four rows of
-    the position table: four times its own for a fine token, those of its cell for a coarse one. One buffer may be bound
-    as input and output: ScatterND then writes rows only. Keys and values are tensors of their own, because cutting one
-    tensor in two would copy the cache."""
-    return _tower(Graph("select_inplace", checkpoint), select=True)
+def encode_full_fused(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
+    """patches (T, 3·p·p) → features (T, D), keys_N and values_N (1, T, D) of each layer N."""
+    tower = _Tower(Graph("encode_full_fused", checkpoint))
+    g, half = tower.g, cache == "float16"
+
+    def attend(layer: int, h: str) -> str:
+        names = [f"{part}_{layer}" for part in ("queries", "keys", "values")]
+        made = [g.linear(h, tower.projection(layer, part)) for part in "qkv"]
+        q, *kept = (
+            g.op("Unsqueeze", x, g.constant([0]), name=f"{name}_float" if half else name)
+            for x, name in zip(made, names, strict=True)
+        )
+        for name, rows in zip(names[1:], kept, strict=True):
+            stored = g.op("Cast", rows, name=name, to=_STORED[cache]) if half else rows
+            g.output(stored, (1, tower.tokens, tower.dim), _STORED[cache])
+        return tower.fused_attention(q, *kept)
+
+    tower.run(tower.embedded(tower.tokens), attend, tower.tokens)
+    return g
+
+
+def select_inplace(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
+    """patches (n, 3·p·p), position (n, 4), index (r,), source (r,), keys_N_in and values_N_in (1, T, D) → features (n,
+    D), keys_N and values_N with the rows `index` replaced by the keys and values of tokens `source`.
+
+    position: a token's position is the mean of four rows of the position table: four times its own for a fine token,
+    those of its cell for a coarse one. source: a coarse token writes four rows, and so weighs as much as the four that
+    it stands for; that is a bias of log 4 on its key, but the attention that takes a bias is a slower one.
+    One buffer may be bound as input and output: ScatterND then writes rows only. Keys and values are tensors of their
+    own, because cutting one tensor in two would copy the cache.
+    """
+    tower = _Tower(Graph("select_inplace", checkpoint))
+    g, half = tower.g, cache == "float16"
+    x = tower.embedded("n", positioned=True)
+    index = g.op("Unsqueeze", g.input_int("index", ("r",)), g.constant([1]))
+    index = g.op("Mul", index, g.constant([0, 1]))  # rows of the one batch
+    first = g.op("Mul", g.input_int("source", ("r",)), g.constant([3]))
+    places = [g.op("Add", first, g.constant([i])) for i in (1, 2)]
+
+    def attend(layer: int, h: str) -> str:
+        qkv = g.linear(h, *(tower.projection(layer, part) for part in "qkv"))
+        q = g.op("Gather", g.op("Reshape", qkv, g.constant([1, -1, 3, tower.dim])), g.constant(0), axis=2)
+        rows = g.op("Reshape", qkv, g.constant([-1, tower.dim]))
+        kept = []
+        for part, place in zip(("keys", "values"), places, strict=True):
+            new = g.op("Gather", rows, place, axis=0)
+            new = g.op("Cast", new, to=_STORED[cache]) if half else new
+            whole = g.input(f"{part}_{layer}_in", (1, tower.tokens, tower.dim), _STORED[cache])
+            whole = g.op("ScatterND", whole, index, new, name=f"{part}_{layer}")
+            g.output(whole, (1, tower.tokens, tower.dim), _STORED[cache])
+            kept.append(g.op("Cast", whole, to=TensorProto.FLOAT) if half else whole)
+        return tower.fused_attention(q, *kept)
+
+    tower.run(x, attend, "n")
+    return g
+
+
+def select_rows(checkpoint: Checkpoint) -> Graph:
+    """patches (n, 3·p·p), position (n, 4), row_bias (n,), cache_bias (T,), keys_N_in and values_N_in (H, T, dh) →
+    features (n, D), keys_N and values_N (H, n, dh): the new rows only, for the caller to write into the cache.
+
+    Tokens attend to the cache and to each other. cache_bias: −∞ for the rows that the new ones replace, else 0.
+    row_bias: 0, log 4 for a coarse token, −∞ for a row that only fills a bucket. Masked rows must hold numbers, best
+    zeros: −∞ added to NaN is NaN.
+    """
+    tower = _Tower(Graph("select_rows", checkpoint))
+    g = tower.g
+    x = tower.embedded("n", positioned=True)
+    row_bias, cache_bias = g.input("row_bias", ("n",)), g.input("cache_bias", (tower.tokens,))
+    bias = g.op("Concat", cache_bias, row_bias, axis=0)
+
+    def attend(layer: int, h: str) -> str:
+        q, k, v = tower.heads_of(layer, h)
+        every = []
+        for name, rows in ((f"keys_{layer}", k), (f"values_{layer}", v)):
+            g.output(rows, (tower.heads, "n", tower.size))
+            every.append(g.op("Concat", g.input(f"{name}_in", (tower.heads, tower.tokens, tower.size)), rows, axis=1))
+        return tower.attention(q, every[0], every[1], bias)
+
+    tower.run(x, attend, "n")
+    return g
 
 
 def connect(checkpoint: Checkpoint) -> Graph:
@@ -46,81 +143,82 @@ def connect(checkpoint: Checkpoint) -> Graph:
     return g
 
 
-def _tower(g: Graph, *, select: bool) -> Graph:
-    config = g.checkpoint.config.vision_config
-    side = config.image_size // config.patch_size
-    tokens, dim, heads = side * side, config.hidden_size, config.num_attention_heads
-    pixels = 3 * config.patch_size**2
-    cache_shape = (heads, tokens, dim // heads)
+class _Tower:
+    """What the forms share: everything but where keys and values come from."""
 
-    patches = g.input("patches", ("n" if select else tokens, pixels))
-    index = g.input("index", ("n",), TensorProto.INT64) if select else None
-    position = g.input("position", ("n", 4), TensorProto.INT64) if select else None
-    key_bias = g.input("key_bias", (tokens,)) if select else None
-    cache_rows = _cache_rows(g, index, heads) if index else ""
+    def __init__(self, g: Graph) -> None:
+        self.g = g
+        self.config = config = g.checkpoint.config.vision_config
+        self.tokens = (config.image_size // config.patch_size) ** 2
+        self.dim, self.heads = config.hidden_size, config.num_attention_heads
+        self.size = self.dim // self.heads
 
-    kernel = g.weight(f"{TOWER}.embeddings.patch_embedding.weight", (dim, pixels))
-    x = g.op("Gemm", patches, kernel, g.weight(f"{TOWER}.embeddings.patch_embedding.bias"), transB=1)
-    x = g.op("Add", x, _positions(g, position))
-    for i in range(config.num_hidden_layers):
-        layer = f"{TOWER}.encoder.layers.{i}"
-        h = g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps)
-        qkv = g.linear(h, *(f"{layer}.self_attn.{part}_proj" for part in "qkv"))
-        qkv = g.op("Transpose", g.op("Reshape", qkv, g.constant([-1, 3 * heads, dim // heads])), perm=[1, 0, 2])
-        if index:
-            q, *new = g.split(qkv, [heads] * 3)
-            k, v = (
-                g.op("ScatterND", g.input(f"{part}_{i}_in", cache_shape), cache_rows, rows, name=f"{part}_{i}")
-                for part, rows in zip(("keys", "values"), new, strict=True)
-            )
-        else:
-            q, k, v = g.split(qkv, [heads] * 3, names=(f"queries_{i}", f"keys_{i}", f"values_{i}"))
-        g.output(k, cache_shape)
-        g.output(v, cache_shape)
-        h = _attend(g, q, k, v, key_bias, dim, heads)
-        x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.out_proj"))
-        h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
-        h = gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
-        x = g.op("Add", x, g.linear(h, f"{layer}.mlp.fc2"))
-    g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
-    g.output("features", ("n" if select else tokens, dim))
-    return g
+    def projection(self, layer: int, part: str) -> str:
+        return f"{TOWER}.encoder.layers.{layer}.self_attn.{part}_proj"
 
+    def embedded(self, count: int | str, *, positioned: bool = False) -> str:
+        """The graph's `patches` as rows (count, D) with positions added: those of the inputs `position`, or of all."""
+        g, name = self.g, f"{TOWER}.embeddings.patch_embedding"
+        pixels = 3 * self.config.patch_size**2
+        patches = g.input("patches", (count, pixels))
+        x = g.op("Gemm", patches, g.weight(f"{name}.weight", (self.dim, pixels)), g.weight(f"{name}.bias"), transB=1)
+        return g.op("Add", x, self._positions(g.input_int("position", (count, 4)) if positioned else None))
 
-def _positions(g: Graph, position: str | None) -> str:
-    """Position embeddings of all tokens, (T, D), or for `position` (n, 4) the means of four rows, (n, D). Row i of the
-    table belongs to slot i.
+    def run(self, x: str, attend: Attend, count: int | str) -> None:
+        """All layers, from rows x (count, D) to the output `features` (count, D). attend: layer, normed rows → what
+        attention has found, before its output projection."""
+        g, config = self.g, self.config
+        for i in range(config.num_hidden_layers):
+            layer = f"{TOWER}.encoder.layers.{i}"
+            h = attend(i, g.layer_norm(x, f"{layer}.layer_norm1", config.layer_norm_eps))
+            x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.out_proj"))
+            h = g.layer_norm(x, f"{layer}.layer_norm2", config.layer_norm_eps)
+            h = gelu(g, g.linear(h, f"{layer}.mlp.fc1"), config.hidden_act)
+            x = g.op("Add", x, g.linear(h, f"{layer}.mlp.fc2"))
+        g.layer_norm(x, f"{TOWER}.post_layernorm", config.layer_norm_eps, name="features")
+        g.output("features", (count, self.dim))
 
-    Sums of two, then of two again: the mean of four equal numbers is that number, bit for bit.
-    transformers gets to a slot's row through fractions in float32, and on a few grids (19×19, 25×25, 29×29, …)
-    rounding, which differs between processors, puts a patch into its neighbour's row; on those grids we differ on
-    purpose.
-    """
-    table = g.weight(f"{TOWER}.embeddings.position_embedding.weight")
-    if not position:
-        return table
-    dim = g.checkpoint.config.vision_config.hidden_size
-    x = g.op("Gather", g.op("Mul", table, g.constant(0.25)), position, axis=0)
-    x = g.op("ReduceSum", g.op("Reshape", x, g.constant([-1, 2, 2 * dim])), g.constant([1]), keepdims=0)
-    x = g.op("Reshape", x, g.constant([-1, 2, dim]))
-    return g.op("ReduceSum", x, g.constant([1]), name="positions", keepdims=0)
+    def heads_of(self, layer: int, h: str) -> list[str]:
+        """Queries, keys and values (H, n, dh) of rows h, named after the layer."""
+        g = self.g
+        qkv = g.linear(h, *(self.projection(layer, part) for part in "qkv"))
+        qkv = g.op("Reshape", qkv, g.constant([-1, 3 * self.heads, self.size]))
+        names = [f"{part}_{layer}" for part in ("queries", "keys", "values")]
+        return g.split(g.op("Transpose", qkv, perm=[1, 0, 2]), [self.heads] * 3, names=names)
 
+    def attention(self, q: str, k: str, v: str, bias: str | None = None) -> str:
+        """q (H, n, dh) over k and v (H, m, dh), bias (m,) → (n, D)."""
+        g = self.g
+        scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
+        scores = g.op("Mul", scores, g.constant(self.size**-0.5))
+        if bias:
+            scores = g.op("Add", scores, bias)
+        x = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
+        return g.op("Reshape", g.op("Transpose", x, perm=[1, 0, 2]), g.constant([-1, self.dim]))
 
-def _cache_rows(g: Graph, index: str, heads: int) -> str:
-    """ScatterND indices (H, n, 2) of the selected tokens' rows in keys or values (H, T, dh)."""
-    shape = g.op("Concat", g.constant([heads]), g.op("Shape", index), g.constant([1]), axis=0)
-    head = g.op("Expand", g.constant(np.arange(heads)[:, None, None]), shape)
-    return g.op("Concat", head, g.op("Expand", g.op("Unsqueeze", index, g.constant([0, 2])), shape), axis=2)
+    def fused_attention(self, q: str, k: str, v: str) -> str:
+        """q (1, n, D) over k and v (1, T, D) → (n, D)."""
+        g = self.g
+        x = g.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=self.heads)
+        return g.op("Reshape", x, g.constant([-1, self.dim]))
 
+    def _positions(self, position: str | None) -> str:
+        """Position embeddings of all tokens, (T, D), or for `position` (n, 4) the means of four rows, (n, D). Row i of
+        the table belongs to slot i.
 
-def _attend(g: Graph, q: str, k: str, v: str, key_bias: str | None, dim: int, heads: int) -> str:
-    """q (H, n, dh) over keys and values (H, T, dh) → (n, D). The scale is left to the runtime to fuse."""
-    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
-    scores = g.op("Mul", scores, g.constant((dim // heads) ** -0.5))
-    if key_bias:
-        scores = g.op("Add", scores, key_bias)
-    x = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
-    return g.op("Reshape", g.op("Transpose", x, perm=[1, 0, 2]), g.constant([-1, dim]))
+        Sums of two, then of two again: the mean of four equal numbers is that number, bit for bit.
+        transformers gets to a slot's row through fractions in float32, and on a few grids (19×19, 25×25, 29×29, …)
+        rounding, which differs between processors, puts a patch into its neighbour's row; on those grids we differ on
+        purpose.
+        """
+        g = self.g
+        table = g.weight(f"{TOWER}.embeddings.position_embedding.weight")
+        if not position:
+            return table
+        x = g.op("Gather", g.op("Mul", table, g.constant(0.25)), position, axis=0)
+        x = g.op("ReduceSum", g.op("Reshape", x, g.constant([-1, 2, 2 * self.dim])), g.constant([1]), keepdims=0)
+        x = g.op("Reshape", x, g.constant([-1, 2, self.dim]))
+        return g.op("ReduceSum", x, g.constant([1]), name="positions", keepdims=0)
 
 
 def gelu(g: Graph, x: str, kind: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from engines.onnx.runtime import OnnxRuntime, run
@@ -11,15 +14,16 @@ from engines.preprocess import Preprocessor
 from engines.slots import Moves, Slots
 
 PARTS = ("keys", "values")
+_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _NO_CELLS = np.empty(0, np.int64)
 
 
 class OnnxEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its weights.
 
-    Keys and values (L, 2, H, T, dh) live in one array that is bound once, as outputs of the full graph and as inputs
-    *and* outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a
-    frame writes the dirty rows and nothing else.
+    Keys and values (L, 2, T, D) live in one array that is bound once, as outputs of the full graph and as inputs *and*
+    outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a frame
+    writes the dirty rows and nothing else.
 
     crossover: from so many tokens on, a plan is carried out in full, because that is no dearer and exact; all of them
     until costs have been measured (`engines.cost`).
@@ -27,27 +31,30 @@ class OnnxEncoder:
 
     def __init__(self, runtime: OnnxRuntime) -> None:
         manifest = runtime.model.manifest
-        tokens = manifest.tokens
+        tokens, dim = manifest.tokens, manifest.dim
         self._manifest = manifest
         self.crossover = tokens
         self._pre = Preprocessor(manifest)
-        self._full, self._select = runtime.session("encode_full"), runtime.session("select_inplace")
+        self._full, self._select = runtime.session("encode_full_fused"), runtime.session("select_inplace")
+        dtype = _TYPES[next(value.type for value in self._select.get_inputs() if value.name == "keys_0_in")]
         self._slots = Slots(manifest.grid)
-        self._features = np.zeros((tokens, manifest.dim), np.float32)
-        self._rows = np.empty((tokens, manifest.dim), np.float32)
-        self._cache = np.zeros(manifest.cache_layout, np.float32)
+        self._cache: NDArray[Any] = np.zeros((manifest.layers, len(PARTS), tokens, dim), dtype)
+        self._features, self._new = np.zeros((tokens, dim), np.float32), np.empty((tokens, dim), np.float32)
         self._patches = np.empty((tokens, 3 * manifest.patch_size**2), np.float32)
-        self._own_position = np.repeat(np.arange(tokens)[:, None], 4, axis=1)
+        self._counting = np.arange(tokens)
+        self._own_position = np.repeat(self._counting[:, None], 4, axis=1)
         self._valid = False
         self._full_binding, self._audit_binding = self._full.io_binding(), self._full.io_binding()
         self._select_binding = self._select.io_binding()
-        for name, array in self._state():
-            self._full_binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-            self._select_binding.bind_input(f"{name}_in", "cpu", 0, np.float32, array.shape, array.ctypes.data)
-            self._select_binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._full_binding.bind_output("features", "cpu", 0, np.float32, self._rows.shape, self._features.ctypes.data)
-        self._select_binding.bind_cpu_input("key_bias", self._slots.key_bias)
-        self._audit_binding.bind_output("features", "cpu")
+        for i, layer in enumerate(self._cache):
+            for part, rows in zip(PARTS, layer, strict=True):
+                place = ("cpu", 0, dtype, (1, tokens, dim), rows.ctypes.data)
+                self._full_binding.bind_output(f"{part}_{i}", *place)
+                self._select_binding.bind_input(f"{part}_{i}_in", *place)
+                self._select_binding.bind_output(f"{part}_{i}", *place)
+        self._bind_features(self._full_binding, self._features)
+        self._full_binding.bind_cpu_input("patches", self._patches)
+        self._audit_binding.bind_cpu_input("patches", self._patches)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -61,12 +68,16 @@ class OnnxEncoder:
     def patch_size(self) -> int:
         return self._manifest.patch_size
 
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values of all layers: 2 · T · D each."""
+        return int(self._cache.nbytes)
+
     def encode(self, picture: NDArray[np.uint8], plan: EncodePlan) -> TokenMap:
         """See `Encoder.encode`. A plan made for a cache that is no longer valid is carried out in full."""
-        tokens = self._manifest.tokens
         encoded = plan.encoded if self._valid else None
         if encoded is None or encoded >= self.crossover:
-            encoded = tokens
+            encoded = self._manifest.tokens
             self._encode_all(picture)
         else:
             moves = self._slots.apply(plan)
@@ -79,9 +90,11 @@ class OnnxEncoder:
 
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (T, D), an array of their own; keys and values are not kept. Raises EngineFault."""
-        self._audit_binding.bind_cpu_input("patches", self._pre.patches(picture, out=self._patches))
+        features = np.empty_like(self._features)
+        self._pre.patches(picture, out=self._patches)
+        self._bind_features(self._audit_binding, features)
         run(self._full, self._audit_binding)
-        return np.asarray(self._audit_binding.copy_outputs_to_cpu()[0], np.float32)
+        return features
 
     def reset(self) -> None:
         self._valid = False
@@ -89,36 +102,39 @@ class OnnxEncoder:
     def _encode_all(self, picture: NDArray[np.uint8]) -> None:
         self._valid = False
         self._slots.reset()
-        self._full_binding.bind_cpu_input("patches", self._pre.patches(picture, out=self._patches))
+        self._pre.patches(picture, out=self._patches)
         run(self._full, self._full_binding)
         self._valid = True
 
     def _encode_some(self, picture: NDArray[np.uint8], plan: EncodePlan) -> None:
-        """Fine tokens first, then coarse ones."""
-        fine = _NO_CELLS if plan.dirty is None else plan.dirty
-        cells = _NO_CELLS if plan.coarse is None else plan.coarse
-        k, n = len(fine), len(fine) + len(cells)
-        four = self._slots.four(cells)
-        self._pre.patches(picture, fine, self._patches)
-        self._pre.coarse_patches(picture, cells, self._patches[k:])
-        binding, features = self._select_binding, self._rows[:n]
+        """Fine tokens first, then coarse ones, whose four rows are written alike."""
+        slots = _NO_CELLS if plan.dirty is None else plan.dirty
+        fine = len(slots)
+        position, source, n = self._own_position[slots], self._counting[:fine], fine
+        self._pre.patches(picture, slots, self._patches)
+        if plan.coarse is not None:
+            n += len(plan.coarse)
+            four = self._slots.four(plan.coarse)
+            self._pre.coarse_patches(picture, plan.coarse, self._patches[fine:])
+            slots = np.concatenate([slots, four.ravel()])
+            position = np.concatenate([position, four])
+            source = np.concatenate([source, np.repeat(self._counting[fine:n], 4)])
+        binding, new = self._select_binding, self._new[:n]
         binding.bind_cpu_input("patches", self._patches[:n])
-        binding.bind_cpu_input("index", self._slots.rows[np.concatenate([fine, cells])])
-        binding.bind_cpu_input("position", np.concatenate([self._own_position[fine], four]))
-        binding.bind_output("features", "cpu", 0, np.float32, features.shape, features.ctypes.data)
+        binding.bind_cpu_input("position", position)
+        binding.bind_cpu_input("index", self._slots.rows[slots])
+        binding.bind_cpu_input("source", source)
+        self._bind_features(binding, new)
         run(self._select, binding)
-        self._features[fine] = features[:k]
-        self._features[four] = features[k:, None]
-
-    def _state(self) -> list[tuple[str, NDArray[np.float32]]]:
-        """Name and memory of everything that the graphs read and write from frame to frame."""
-        return [(f"{part}_{i}", layer[j]) for i, layer in enumerate(self._cache) for j, part in enumerate(PARTS)]
+        self._features[slots] = new if plan.coarse is None else new[source]
 
     def _carry(self, moves: Moves) -> None:
-        """What a plan takes over from other slots, and the rows that it masks."""
+        """What a plan takes over from other slots."""
         if len(moves.moved_to):
             self._features[moves.moved_to] = self._features[moves.moved_from]
         if len(moves.copied_to):
-            self._cache[:, :, :, moves.copied_to] = self._cache[:, :, :, moves.copied_from]
-        if len(moves.masked):
-            self._cache[:, :, :, moves.masked] = 0
+            self._cache[:, :, moves.copied_to] = self._cache[:, :, moves.copied_from]
+
+    @staticmethod
+    def _bind_features(binding: ort.IOBinding, rows: NDArray[np.float32]) -> None:
+        binding.bind_output("features", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
