@@ -52,6 +52,12 @@ class Camera:
         self._rate = (time.monotonic(), 0)
 
     @property
+    def holdings(self) -> dict[str, object]:
+        """What holds this camera's memory, by part, for `agent.coherence.memory.by_part`."""
+        held = self.watch.holdings
+        return {**held, "frames": (held["frames"], self._ring)}
+
+    @property
     def done(self) -> bool:
         """The source has ended or failed, and its last frame was handled."""
         return self._thread.ident is not None and not self._thread.is_alive()

@@ -255,6 +255,7 @@ def inspect(
     from rich.progress import Progress
 
     from agent.bench.clips import Clip
+    from agent.coherence.memory import line
     from agent.coherence.profile import table
     from agent.inspecting import inspect_clip
 
@@ -273,7 +274,8 @@ def inspect(
         )
     if json_to is not None:
         _write_json(json_to, report)
-    Console().print(table(report["profile"], report["memory"]))
+    Console(width=None if sys.stdout.isatty() else 160).print(table(report["profile"]))
+    typer.echo(line(report["memory"]))
     typer.echo(f"{report['frames']} frames of {wanted.name}: {', '.join(report['files'])} in {out}")
 
 

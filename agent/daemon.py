@@ -28,6 +28,7 @@ from agent import __version__
 from agent.camera import Camera
 from agent.capture import open_source
 from agent.capture.scene.language import DESCRIBE
+from agent.coherence import memory
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import AUTO, PROFILES
@@ -155,6 +156,7 @@ class Daemon:
             self.link,
             notes=self._notes,
             server=self._server,
+            model_bytes=memory.weights(model),
         )
 
     def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:

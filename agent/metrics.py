@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent.coherence.profile import Profile
+from agent.coherence.quality import Flicker, TextConsistency
 from config.errors import ConfigError
 
 _FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266, 0.5, 1, 2, 5)
@@ -46,6 +47,24 @@ class Metrics:
         self._last_frame = Gauge(
             "stillwatch_last_frame_timestamp_seconds", "When the last frame was captured.", ["camera"], registry=r
         )
+        self._fidelity = Gauge(
+            "stillwatch_fidelity_ratio", "Estimated cosine with full encodes of late.", ["camera"], registry=r
+        )
+        self._coherence = Gauge(
+            "stillwatch_coherence_ratio", "Correlation of the last two frames, -1 to 1.", ["camera"], registry=r
+        )
+        self._ghosts = Gauge(
+            "stillwatch_ghosts", "Tokens so far whose blended features kept what was gone.", ["camera"], registry=r
+        )
+        self._flicker = Gauge(
+            "stillwatch_flicker_ratio", "Share of tokens whose blended features flicker.", ["camera"], registry=r
+        )
+        self._flicker_hz = Gauge(
+            "stillwatch_flicker_hertz",
+            "Median frequency of the tokens that flicker, 0 for none.",
+            ["camera"],
+            registry=r,
+        )
         self._anomaly = Gauge("stillwatch_anomaly_score_ratio", "Anomaly score now, 0 to 1.", ["camera"], registry=r)
         self._events = Counter(
             "stillwatch_events", "Events accepted, by kind and type.", ["camera", "kind", "type"], registry=r
@@ -80,6 +99,10 @@ class Metrics:
         """Tell the bytes by part of a camera, read when somebody asks. camera: empty for what all of them share."""
         self._measured.memory[camera] = sizes
 
+    def watch_text(self, camera: str, said: TextConsistency) -> None:
+        """Tell how steady a camera's descriptions are, read when somebody asks."""
+        self._measured.said[camera] = said
+
     def frame(
         self,
         camera: str,
@@ -99,6 +122,19 @@ class Metrics:
         self._dropped.labels(camera).set(dropped)
         if anomaly is not None:
             self._anomaly.labels(camera).set(anomaly)
+
+    def quality(
+        self, camera: str, fidelity: float | None, coherence: float | None, ghosts: int, flicker: Flicker | None
+    ) -> None:
+        """fidelity, coherence: None where they are not known. ghosts: all so far. flicker: of the last seconds."""
+        if fidelity is not None:
+            self._fidelity.labels(camera).set(fidelity)
+        if coherence is not None:
+            self._coherence.labels(camera).set(coherence)
+        self._ghosts.labels(camera).set(ghosts)
+        if flicker is not None:
+            self._flicker.labels(camera).set(flicker.share)
+            self._flicker_hz.labels(camera).set(flicker.median_hz or 0.0)
 
     def event(self, camera: str, kind: str, step: str, latency_s: float | None) -> None:
         """latency_s: negative for recorded video read faster than its own time, which is no latency."""
@@ -125,6 +161,7 @@ class _Measured(Collector):
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
         self.memory: dict[str, Callable[[], Mapping[str, int]]] = {}
+        self.said: dict[str, TextConsistency] = {}
 
     def collect(self) -> Iterator[Metric]:
         times = HistogramMetricFamily(
@@ -144,6 +181,26 @@ class _Measured(Collector):
             for part, size in sizes().items():
                 memory.add_metric([camera, part], size)
         yield memory
+        yield from self._texts()
+
+    def _texts(self) -> Iterator[Metric]:
+        labels = ["camera"]
+        steady = GaugeMetricFamily(
+            "stillwatch_text_consistency_ratio", "Likeness of what is said and was said a second ago.", labels=labels
+        )
+        changes = CounterMetricFamily("stillwatch_text_changes", "Descriptions that replaced another.", labels=labels)
+        returns = CounterMetricFamily(
+            "stillwatch_text_returns",
+            "Changes that were soon taken back; the rate is the flicker in Hz.",
+            labels=labels,
+        )
+        for camera, said in self.said.copy().items():
+            report = said.report
+            if report.consistency is not None:
+                steady.add_metric([camera], report.consistency)
+            changes.add_metric([camera], report.changes)
+            returns.add_metric([camera], report.returns)
+        yield from (steady, changes, returns)
 
 
 class MetricsServer:

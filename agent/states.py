@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.camera import Camera
+from agent.coherence import memory
+from agent.coherence.quality import TextConsistency
 from agent.events.book import EventBook
-from agent.events.model import BoxStatus, CameraState, new_id
+from agent.events.model import BoxStatus, CameraState, FrameTimes, new_id
 from agent.events.outbox import Outbox
 from agent.metrics import Metrics
 from agent.mqtt.client import MqttLink
@@ -22,7 +26,7 @@ _STATUS_EVERY_S = 30.0
 
 class StateTeller:
     """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker. server: where
-    pictures go to be described, None = nowhere."""
+    pictures go to be described, None = nowhere. model_bytes: of the weights that all cameras share."""
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class StateTeller:
         *,
         notes: Sequence[str] = (),
         server: VisionServer | None = None,
+        model_bytes: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
@@ -47,6 +52,13 @@ class StateTeller:
         self._degraded: tuple[str, ...] = ()
         self._boot_id = new_id()
         self._seq = 0
+        self._model_bytes = model_bytes
+        self._said = {name: TextConsistency() for name in cameras}
+        metrics.watch_memory("", lambda: {"model": model_bytes})
+        for name, camera in cameras.items():
+            metrics.watch_stages(name, camera.watch.times)
+            metrics.watch_memory(name, partial(_sizes, camera))
+            metrics.watch_text(name, self._said[name])
 
     def tell(self) -> None:
         """Tell everything that is due. Never waits."""
@@ -62,6 +74,9 @@ class StateTeller:
     def _tell_camera(self, camera: Camera) -> None:
         reading, fps = camera.watch.reading, camera.fps()
         self._metrics.state(camera.name, camera.dropped, reading.score)
+        self._metrics.quality(camera.name, reading.fidelity, reading.coherence, camera.watch.ghosts, reading.flicker)
+        if camera.reporter.text:
+            self._said[camera.name].process(camera.reporter.text, self._monotonic())
         if self._link is None:
             return
         self._link.set_camera_state(
@@ -77,6 +92,7 @@ class StateTeller:
                 text=camera.reporter.text,
                 mode=reading.mode,
                 fps=round(fps, 1),
+                fidelity=None if reading.fidelity is None else round(reading.fidelity, 4),
             )
         )
 
@@ -101,6 +117,24 @@ class StateTeller:
                 queue_depth=self._outbox.depth,
                 dropped=self._outbox.dropped | self._book.dropped,
                 describer=None if self._server is None else self._server.status,
+                frame_ms={name: _frame_ms(camera) for name, camera in self._cameras.items()},
+                memory=self._memory(),
             )
         )
         self._seq += 1
+
+    def _memory(self) -> dict[str, int]:
+        """Bytes by part, of all cameras together."""
+        total = Counter({"resident": memory.resident(), "model": self._model_bytes})
+        for camera in self._cameras.values():
+            total.update(_sizes(camera))
+        return dict(total)
+
+
+def _sizes(camera: Camera) -> dict[str, int]:
+    return memory.by_part(camera.holdings)
+
+
+def _frame_ms(camera: Camera) -> FrameTimes:
+    times = camera.watch.times.frame.times()
+    return FrameTimes(p50=round(times.p50_ms, 2), p95=round(times.p95_ms, 2), max=round(times.max_ms, 2))

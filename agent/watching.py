@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from agent.areas import Areas, Points, token_cells
 from agent.capture.frame import Frame
 from agent.coherence.pipeline import Pictures, TemporalVLM
+from agent.coherence.profile import Profile
+from agent.coherence.quality import Flicker
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import PROFILES
 from agent.coherence.tuning import AutoTune, Decision
@@ -34,12 +36,16 @@ _KEEP_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How things are in front of the camera after a frame. motion: 0–1. score: 1 = the alarm limit, None = learning."""
+    """How things are in front of the camera after a frame. motion: 0–1. score: 1 = the alarm limit, None = learning.
+    fidelity, coherence: as of `FrameResult`. flicker: of the blended features in the last seconds."""
 
     mode: Mode | None = None
     motion: float = 0.0
     score: float | None = None
     alarm: bool = False
+    fidelity: float | None = None
+    coherence: float | None = None
+    flicker: Flicker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class CameraWatch:
         self.modes: Counter[str] = Counter()
         self.tokens = self.encoded = 0
         """Of all frames: tokens that see picture, and those of them that ran through the network."""
+        self.ghosts = 0
+        """Tokens whose blended features kept what was gone, and were mended."""
         self._vlm, self._pictures, self._patch_size = vlm, pictures, patch_size
         self._change, self._anomaly, self._reporter = change, anomaly, reporter
         self._zones, self._ignore, self._metrics = zones or {}, ignore or {}, metrics
@@ -100,6 +108,16 @@ class CameraWatch:
         self._keep_at_s: float | None = None
         self._now_s = 0.0
         self._fault: str | None = None
+
+    @property
+    def times(self) -> Profile:
+        """Where the time of all frames went."""
+        return self._vlm.profile
+
+    @property
+    def holdings(self) -> dict[str, object]:
+        """What holds memory, by part, for `agent.coherence.memory.by_part`."""
+        return {**self._vlm.holdings, "insight": (self._change, self._anomaly)}
 
     @property
     def learned(self) -> float:
@@ -147,6 +165,7 @@ class CameraWatch:
         self.modes[result.mode.value] += 1
         self.tokens += watched
         self.encoded += min(result.tokens_encoded, watched)
+        self.ghosts += len(result.quality.ghosts)
         if self._metrics is not None:
             self._metrics.frame(
                 self._reporter.camera,
@@ -193,7 +212,13 @@ class CameraWatch:
         state = self._anomaly.state
         learning = state.phase is AnomalyPhase.LEARNING
         self.reading = Reading(
-            result.mode, result.avg_motion, None if learning else state.score, state.phase is AnomalyPhase.ALARM
+            result.mode,
+            result.avg_motion,
+            None if learning else state.score,
+            state.phase is AnomalyPhase.ALARM,
+            result.fidelity,
+            result.coherence,
+            result.quality.flicker,
         )
         if self._keep_at_s is None or now_s >= self._keep_at_s:
             if self._keep_at_s is not None:

@@ -65,8 +65,10 @@ def test_a_profile_adds_up_and_shows_every_stage() -> None:
     assert report["frame"]["mean_ms"] == report["encode"]["mean_ms"] + report["plan"]["mean_ms"] == 4.0
     console = Console(width=100)
     with console.capture() as shown:
-        console.print(table(report, {"cache": 2_500_000}))
-    assert "75%" in shown.get() and "cache 2.5" in shown.get()
+        console.print(table(report))
+    assert [row.split()[0] for row in shown.get().splitlines()[3:6]] == ["│"] * 3
+    assert all(word in shown.get() for word in ("encode", "plan", "frame", "75%", "25%", "100%"))
+    assert memory.line({"cache": 2_500_000, "model": 9}) == "memory, MB: cache 2.5, model 0.0"
 
 
 class Holder:

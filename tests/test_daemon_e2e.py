@@ -148,6 +148,12 @@ def test_masks_metrics_and_the_analysis_switch(tmp_path: Path, broker: LocalBrok
         assert 'stillwatch_frames_total{camera="front",mode="' in text
         assert 'stillwatch_events_total{camera="front",kind="semantic_change",type="new"} 1.0' in text
         assert "stillwatch_mqtt_connected 1.0" in text
+        assert 'stillwatch_stage_seconds_count{camera="front",stage="encode"}' in text
+        assert 'stillwatch_memory_bytes{camera="front",part="cache"}' in text
+        assert 'stillwatch_coherence_ratio{camera="front"}' in text and "process_resident_memory_bytes" in text
+        status = json.loads(subscriber.last(f"{BASE}/status") or "{}")
+        assert status["memory"]["resident"] > status["memory"]["model"] > status["memory"]["cache"] > 0
+        assert set(status["frame_ms"]) == {"front"}
         subscriber.publish(f"{BASE}/front/analysis/set", "OFF")
         until(lambda: subscriber.last(f"{BASE}/front/analysis/state") == "OFF", "the switch")
         until(lambda: not json.loads(subscriber.last(f"{BASE}/front/state") or "{}").get("enabled", True), "the state")

@@ -27,6 +27,11 @@ def by_part(holders: Mapping[str, object]) -> dict[str, int]:
     return {part: sum(_sizes(holder, counted)) for part, holder in holders.items()}
 
 
+def line(sizes: Mapping[str, int]) -> str:
+    """Bytes by part, for people."""
+    return "memory, MB: " + ", ".join(f"{part} {size / 1e6:.1f}" for part, size in sizes.items())
+
+
 def weights(model: Model) -> int:
     """Bytes of a model's weight files, which all cameras share."""
     return sum((model.folder / name).stat().st_size for name in model.manifest.weights)

@@ -102,9 +102,9 @@ class Profile:
         return {stage: asdict(each.times()) for stage, each in [*self.histograms().items(), (WHOLE, self.frame)]}
 
 
-def table(report: Mapping[str, Mapping[str, float]], memory: Mapping[str, int] | None = None) -> Table:
-    """A `Profile.report` for people: a row a stage, the whole frame last. memory: bytes by part, for a line below."""
-    made = Table("stage", caption=None if memory is None else _memory_line(memory), caption_justify="left")
+def table(report: Mapping[str, Mapping[str, float]]) -> Table:
+    """A `Profile.report` for people: a row a stage, the whole frame last."""
+    made = Table("stage")
     for name in ("frames", "mean ms", "p50", "p95", "max", "share"):
         made.add_column(name, justify="right")
     whole_ms = _sum_ms(report[WHOLE]) or 1.0
@@ -116,7 +116,3 @@ def table(report: Mapping[str, Mapping[str, float]], memory: Mapping[str, int] |
 
 def _sum_ms(times: Mapping[str, float]) -> float:
     return times["mean_ms"] * times["count"]
-
-
-def _memory_line(memory: Mapping[str, int]) -> str:
-    return "memory, MB: " + ", ".join(f"{part} {size / 1e6:.1f}" for part, size in memory.items())

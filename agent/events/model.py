@@ -240,11 +240,21 @@ class DescriberStatus(Document):
     left_this_hour: Annotated[int, Field(ge=0)]
 
 
+class FrameTimes(Document):
+    """Milliseconds that a camera's frames took: median, 95th percentile and longest."""
+
+    p50: Annotated[float, Field(ge=0)]
+    p95: Annotated[float, Field(ge=0)]
+    max: Annotated[float, Field(ge=0)]
+
+
 class BoxStatus(Document):
     """`status`: the agent itself. Retained. boot_id changes and seq restarts with every start of the agent.
 
     degraded: what does not work as it should, as sentences. queue_depth: messages that wait for the broker.
     dropped: what was lost, by cause. describer: the vision server that gets pictures; null: no pixels leave the box.
+    frame_ms: what frames have taken since the start, by camera. memory: bytes by part, of all cameras together;
+    `resident` is the whole process.
     """
 
     v: Literal[1] = 1
@@ -259,6 +269,8 @@ class BoxStatus(Document):
     queue_depth: Annotated[int, Field(ge=0)] = 0
     dropped: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     describer: DescriberStatus | None = None
+    frame_ms: dict[str, FrameTimes] = Field(default_factory=dict)
+    memory: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class CommandResult(Document):

@@ -143,8 +143,8 @@ class View:
     @property
     def flow_caption(self) -> str:
         if self._result.flow is None:
-            return "motion last seen, no flow" if self._result.motion.any() else "no flow"
-        return f"full colour: {self._motion[1]:.1f} px a frame"
+            return "no flow; motion last seen" if self._result.motion.any() else "no flow"
+        return f"flow, full colour {self._motion[1]:.1f} px a frame"
 
     def facts(self, ghosts_so_far: int) -> Picture:
         """What there is to say, as words."""
@@ -217,7 +217,7 @@ def annotated(view: View, moments: Sequence[Moment], ghosts_so_far: int) -> Pict
         [
             encoded,
             captioned(view.residual, f"residual, white {RESIDUAL_WHITE:g} grey levels"),
-            captioned(view.flow, f"flow, {view.flow_caption}"),
+            captioned(view.flow, view.flow_caption),
         ],
         [
             captioned(view.age, f"age, white {OLDEST} frames"),

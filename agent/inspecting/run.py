@@ -114,8 +114,8 @@ class _Sheets:
         self._shown.offer(lambda: _views(view))
         if view.has_flow:
             self._flows.offer(lambda: captioned(view.flow, view.title, view.flow_caption))
-        lag = float(np.percentile(view.lags, 95)) + moment.ghosts
-        self._lagging.offer(lag, len(self.moments), lambda: _lag(view, lag))
+        lag = float(np.percentile(view.lags, 95))
+        self._lagging.offer(moment.ghosts + lag, len(self.moments), lambda: _lag(view, lag))
         after_cut = bool(self._cut_frames) and len(self.moments) == self._cut_frames[-1] + 2
         picture = captioned(view.picture, view.title, f"{moment.mode.value}, C(t) {_or_dash(moment.coherence)}")
         if moment.cut:
@@ -176,7 +176,7 @@ def _views(view: View) -> dict[str, Picture]:
 
 def _lag(view: View, lag: float) -> Picture:
     pair = np.concatenate([view.picture, view.lag], axis=1)
-    return captioned(pair, view.title, f"{view.moment.ghosts} ghosts, 95 % of tokens lag less than {lag % 1:.3f}")
+    return captioned(pair, view.title, f"{view.moment.ghosts} ghosts, 95 % of tokens lag less than {lag:.3f}")
 
 
 def _flicker(found: Any) -> dict[str, float | None] | None:

@@ -51,15 +51,18 @@ class Flicker:
 
 class FlickerDetector:
     """The detector of one camera. swing: least effective movement, over the length of the features, that is flicker.
+    least_hz: what swings more slowly, like somebody doing squats, is content.
     frames: of the ring, even; every half of it, it is transformed. latest: what was found then, None until the ring has
     been full once. Memory: 8 bytes a token and frame of the ring."""
 
-    def __init__(self, tokens: int, dim: int, *, frames: int = 64, swing: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self, tokens: int, dim: int, *, frames: int = 64, swing: float = 0.1, least_hz: float = 0.5, seed: int = 0
+    ) -> None:
         signs = np.random.default_rng(seed).integers(0, 2, (_PROJECTIONS, dim))
         self._project = (2 * signs - 1).astype(np.float32)
         self._ring = np.zeros((frames, _PROJECTIONS, tokens), np.float32)
         self._times: Doubles = np.zeros(frames, np.float64)
-        self._swing = swing
+        self._swing, self._least_hz = swing, least_hz
         self.reset()
 
     def reset(self) -> None:
@@ -107,7 +110,7 @@ class FlickerDetector:
         aside = np.divide(around[0] - around[2], 2 * bent, out=np.zeros_like(bent), where=bent < 0)
         rate = (frames - 1) / seconds
         hz = (peak + np.clip(aside, -0.5, 0.5)) * rate / frames
-        flickers = narrow & lasting & (swing > self._swing)
+        flickers = narrow & lasting & (swing > self._swing) & (hz >= self._least_hz)
         return Flicker(np.where(flickers, hz, 0).astype(np.float32), swing.astype(np.float32), seconds)
 
     def _by_token(self, values: Floats) -> Floats:
