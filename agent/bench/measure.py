@@ -34,10 +34,11 @@ from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import CoherenceSettings
 from engines.decoder import Decoder
-from engines.manifest import Manifest, find_model, load_model
+from engines.manifest import Manifest
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
+from engines.random_tower import model_or_tower
 from vpi_ops.host import HostOps
 
 Floats = NDArray[np.float32]
@@ -71,17 +72,18 @@ def bench(
 ) -> list[dict[str, Any]]:
     """One report a clip, with the keys of `stillwatch bench --json`.
 
-    clips: whatever `open_source` takes, with `:FIRST-LAST` for some of its frames. threads, spin: of ONNX Runtime.
+    clips: whatever `open_source` takes, with `:FIRST-LAST` for some of its frames. model: a name, a folder, or a random
+    tower of `engines.random_tower`. threads, spin: of ONNX Runtime.
     done: gets each report when its clip is over. Raises ModelError, ConfigError, SourceError, CorruptInput.
     """
-    wanted = wanted or Wanted()
-    runtime = OnnxRuntime(load_model(find_model(model)), threads=threads, spin=spin)
-    costs = EncodeCosts.measure(OnnxEncoder(runtime))
-    settings = settings or CoherenceSettings()
+    wanted, settings = wanted or Wanted(), settings or CoherenceSettings()
     reports = []
-    for clip in clips:
-        reports.append(_Run(Clip.of(clip, wanted.frames), runtime, costs, settings, wanted, clock).process())
-        done(reports[-1])
+    with model_or_tower(model) as loaded:
+        runtime = OnnxRuntime(loaded, threads=threads, spin=spin)
+        costs = EncodeCosts.measure(OnnxEncoder(runtime))
+        for clip in clips:
+            reports.append(_Run(Clip.of(clip, wanted.frames), runtime, costs, settings, wanted, clock).process())
+            done(reports[-1])
     return reports
 
 
