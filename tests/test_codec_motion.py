@@ -1,9 +1,12 @@
-"""Motion vectors of the codec: painted, followed through pictures that were left out, and never believed where they
-mean another picture than the one before."""
+"""Motion vectors of the codec: painted, followed through pictures that were left out, never believed where they mean
+another picture than the one before, and used as flow where they know enough."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -17,7 +20,13 @@ from numpy.typing import NDArray
 from agent.capture import open_source
 from agent.capture.frame import Frame
 from agent.capture.ring import Ring
+from agent.coherence.motion import MotionStage
+from agent.coherence.sampling import TokenSampler
+from agent.masks import masked
+from engines.preprocess import Placement
 from vpi_ops.codec import UNKNOWN, CodecMotion
+from vpi_ops.host import HostOps
+from vpi_ops.interface import FlowField
 
 WIDTH, HEIGHT = 320, 192
 LOW_DELAY = {"preset": "fast", "x264-params": "bframes=0:ref=1:scenecut=0"}
@@ -163,6 +172,68 @@ def test_where_there_are_no_vectors_there_is_no_motion(tmp_path: Path) -> None:
     assert not any(frame.motion for frame in read_all(unasked))
 
 
+def test_what_a_mask_hides_does_not_show_in_vectors(tmp_path: Path) -> None:
+    uri = written(tmp_path / "c.mp4", panned(3, 2, 0))
+    opener = masked(lambda: open_source(uri, source_id="cam", motion=True), {"door": [(0, 0), (90, 0), (90, 90)]})
+    assert not any(frame.motion for frame in read_all(opener()))
+
+
+class Counting(HostOps):
+    flows = 0
+
+    def flow(self, *arguments: Any) -> FlowField:
+        self.flows += 1
+        return super().flow(*arguments)
+
+
+@pytest.fixture
+def ops() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def stage(ops: Counting) -> Iterator[MotionStage]:
+    made = MotionStage(ops, deadline_s=60)
+    yield made
+    made.close()
+
+
+ALL = np.ones(100, bool)
+SAMPLER = TokenSampler(Placement.of("stretch", (WIDTH, HEIGHT), 140), (10, 10), 14)
+
+
+def test_flow_is_of_the_codec_and_dense_where_it_has_none(tmp_path: Path, ops: Counting, stage: MotionStage) -> None:
+    frames = read(written(tmp_path / "c.mp4", panned(9, 3, -2), gop=4))
+    flows = [stage.process(frame, ALL, SAMPLER, wanted=True, dense=True) for frame in frames]
+    assert [flow is None for flow in flows] == [True] + [False] * 8
+    assert ops.flows == 2, "at key frames"
+    for flow in flows[1:]:
+        assert flow is not None
+        assert np.median(SAMPLER.backward(flow), axis=0) == pytest.approx([-3, 2], abs=0.3)
+        assert stage.check(flow) is not None
+
+
+def test_motion_over_another_gap_than_ours_is_not_believed(tmp_path: Path, ops: Counting, stage: MotionStage) -> None:
+    frames = read(written(tmp_path / "c.mp4", panned(4, 3, 0)))
+    stage.process(frames[1], ALL, SAMPLER, wanted=True, dense=True)
+    flow = stage.process(frames[3], ALL, SAMPLER, wanted=True, dense=True)
+    assert ops.flows == 1
+    assert flow is not None
+    assert np.median(SAMPLER.backward(flow), axis=0) == pytest.approx([-6, 0], abs=0.3)
+
+
+def test_what_the_codec_does_not_know_is_looked_at(tmp_path: Path, ops: Counting, stage: MotionStage) -> None:
+    frames = read(written(tmp_path / "c.mp4", panned(2, 3, 0)))
+    intra = replace(frames[1], motion=CodecMotion.of((WIDTH, HEIGHT), b""))
+    stage.process(frames[0], ALL, SAMPLER, wanted=True, dense=True)
+    assert stage.process(intra, ALL, SAMPLER, wanted=True, dense=True) is not None
+    assert ops.flows == 1
+    still = read(written(tmp_path / "d.mp4", panned(2, 0, 0)))[1]
+    assert stage.process(replace(intra, index=2), ALL, SAMPLER, wanted=True, dense=False) is None
+    assert stage.process(replace(still, index=3), ~ALL, SAMPLER, wanted=True, dense=True) is None
+    assert ops.flows == 1
+
+
 BLOCKS = {
     "whole": [(16, 16, 8, 8)],
     "rows": [(16, 8, 8, 4), (16, 8, 8, 12)],
@@ -177,7 +248,7 @@ BLOCKS = {
 def test_every_block_is_painted_where_it_lies(kinds: list[str], seed: int, later_too: bool) -> None:
     size = (60, 41)  # 4 × 3 macroblocks, the last ones cut
     rng = np.random.default_rng(seed)
-    vectors, expected = [], np.full((48, 64, 2), np.nan)
+    vectors, expected = [(-1, 16, 16, 72, 8, 55, 55), (-1, 16, 16, 8, 56, 55, 55)], np.full((48, 64, 2), np.nan)
     for at, kind in enumerate(kinds):
         left, top = at % 4 * 16, at // 4 * 16
         for width, height, x, y in BLOCKS[kind]:

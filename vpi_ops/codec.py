@@ -75,9 +75,11 @@ def _cells(vectors: Vectors, size: tuple[int, int]) -> Floats:
     """Vectors to earlier references as (x, y) in cells, float32 (h, w, 2), NaN where there is none."""
     cols, rows = (2 * -(-side // (2 * CELL)) for side in size)  # whole macroblocks, as they are coded
     field = np.full(rows * cols, np.nan, np.complex64)  # a pair of floats that moves as one
-    earlier = vectors[:, 0] < 0
-    if not earlier.all():
-        vectors = vectors[earlier]
+    halves = vectors.view(np.int16)
+    # Where the picture is a part of what was coded, blocks can lie outside.
+    wanted = (vectors[:, 0] < 0) & (halves[:, 5] < CELL * cols) & (halves[:, 6] < CELL * rows)
+    if not wanted.all():
+        vectors = vectors[wanted]
     if len(vectors):
         halves = vectors.view(np.int16)
         block, x, y = halves[:, 2], halves[:, 5], halves[:, 6]

@@ -5,17 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.capture.frame import Frame
 from agent.coherence.deadline import Deadline
 from agent.coherence.sampling import TokenSampler
+from vpi_ops.codec import UNKNOWN
 from vpi_ops.interface import FlowField, VisionOps
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+_ENOUGH = 0.7
+"""Share of the moving tokens whose motion the codec must know."""
 
 
 class MotionStage:
-    """Backward flow between neighbouring frames of one camera. A still scene costs nothing: the picture before is kept
-    as it came, and becomes an analysis image when something has moved."""
+    """Backward flow between neighbouring frames of one camera: the codec's, where frames carry it and it knows enough,
+    else dense. A still scene costs nothing: the frame before is kept as it came, and becomes an analysis image when
+    something has moved."""
 
     def __init__(self, ops: VisionOps, *, deadline_s: float) -> None:
         self._ops = ops
@@ -23,7 +30,7 @@ class MotionStage:
         self.reset()
 
     def reset(self) -> None:
-        self._image: Image | None = None
+        self._frame: Frame | None = None
         self._grey: Image | None = None
         self._before: Image | None = None
 
@@ -35,26 +42,31 @@ class MotionStage:
     @property
     def picture(self) -> Image | None:
         """The frame before, as it came."""
-        return self._image
+        return None if self._frame is None else self._frame.image
 
     def process(
-        self, image: Image, moving: NDArray[np.bool_], sampler: TokenSampler, *, wanted: bool
+        self, frame: Frame, moving: Mask, sampler: TokenSampler, *, wanted: bool, dense: bool
     ) -> FlowField | None:
-        """Flow from the frame before to `image`, uint8 RGB, around the tokens `moving` (T,); None when nothing moves,
-        it isn't wanted, can't be had, or is late."""
-        before, self._image = self._image, image
+        """Flow from the frame before to `frame` around the tokens `moving` (T,); None when nothing moves, it isn't
+        wanted, can't be had, or is late. dense: whether dense flow is worth its price."""
+        before, self._frame = self._frame, frame
         grey_before, self._grey = self._grey, None
         if before is None or not wanted or not moving.any():
             return None
-        self._before = self._ops.analysis(before) if grey_before is None else grey_before
-        previous, current = self._before, self._ops.analysis(image)
+        flow = _of_codec(before, frame, moving, sampler)
+        if flow is not None or not dense:
+            return flow
+        self._before = self._ops.analysis(before.image) if grey_before is None else grey_before
+        previous, current = self._before, self._ops.analysis(frame.image)
         self._grey = current
-        scale = (image.shape[1] / current.shape[1], image.shape[0] / current.shape[0])
+        scale = (frame.size[0] / current.shape[1], frame.size[1] / current.shape[0])
         region = sampler.region(moving, scale, current.shape)
         return self._deadline.run(lambda: self._ops.flow(previous, current, scale, region))
 
     def check(self, flow: FlowField) -> FlowField | None:
-        """The flow of this frame with its consistency error, None when that is late."""
+        """The flow of this frame with its consistency error, None when that is late. The codec's has it already."""
+        if flow.error is not None:
+            return flow
         previous, current = self._before, self._grey
         if previous is None or current is None:
             return None
@@ -62,6 +74,15 @@ class MotionStage:
 
     def close(self) -> None:
         self._deadline.close()
+
+
+def _of_codec(before: Frame, frame: Frame, moving: Mask, sampler: TokenSampler) -> FlowField | None:
+    """What the codec knows, if it goes back to just that frame and covers enough of what moves."""
+    if frame.motion is None or frame.motion.frames != frame.index - before.index:
+        return None
+    flow = frame.motion.flow()
+    known = sampler.error(flow)[moving] <= UNKNOWN / 2
+    return flow if known.mean() >= _ENOUGH else None
 
 
 def motion_share(backward: Floats) -> Floats:

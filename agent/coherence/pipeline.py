@@ -186,7 +186,8 @@ class TemporalVLM:
             residual, look = _nothing_known(self._tokens)
         lap("flow")
         known = not self._fresh and not score.cut
-        flow = self._motion.process(frame.image, look.moving, view.sampler, wanted=known and self._flow_rest == 0)
+        rested = self._flow_rest == 0
+        flow = self._motion.process(frame, look.moving, view.sampler, wanted=known, dense=rested)
         camera_px = (0.0, 0.0) if slide is None else slide.camera_px
         if flow is not None:
             self._moved = view.sampler.backward(flow) + np.array(camera_px, np.float32)
