@@ -163,8 +163,8 @@ def ask(
 @app.command()
 def bench(
     clips: Annotated[
-        list[str], typer.Argument(metavar="CLIP…", help="Videos, folders of images, scene:… with seconds=.")
-    ],
+        list[str] | None, typer.Argument(metavar="CLIP…", help="Videos, folders of images, scene:… with seconds=.")
+    ] = None,
     json_to: Annotated[
         Path | None, typer.Option("--json", help="Write the numbers here: one clip an object, several a list.")
     ] = None,
@@ -186,10 +186,22 @@ def bench(
         int | None, typer.Option(min=1, metavar="N", help="At every N-th frame, compare what the model says.")
     ] = None,
     png: Annotated[Path | None, typer.Option(help="Draw speed-up against fidelity here, by content.")] = None,
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Measure the encoder alone, by the share of dirty tokens; takes no clips.")
+    ] = False,
+    towers: Annotated[
+        str | None, typer.Option(help="With --engine: models, or vit-s-576,vit-s-1024,siglip-b-1024 (random weights).")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="With --engine: for each tower, about so long.")] = 45.0,
 ) -> None:
     """Measure a full encode of every frame against the whole coherent path, and rivals beside both, in one run."""
     from rich.console import Console
 
+    if engine == bool(clips):
+        raise typer.BadParameter("give either clips or --engine", param_hint="CLIP…")
+    if engine:
+        _bench_engine(towers, seconds, json_to, png)
+        return
     from agent.bench import NAMES, Clip, Wanted, render, write_chart
     from agent.bench import bench as measure
 
@@ -197,11 +209,11 @@ def bench(
     rivals = tuple(name.strip() for name in against.split(","))
     if unknown := [name for name in rivals if name not in NAMES]:
         raise typer.BadParameter(f"expected some of {', '.join(NAMES)}, found {unknown[0]!r}", param_hint="--against")
-    for clip in clips:
+    for clip in clips or ():
         if Clip.of(clip, frames).endless:
             raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or --frames N", param_hint="CLIP…")
     wanted = Wanted(rivals, _pair(pan, "--pan"), sample, frames, text)
-    reports = measure(clips, model=model, settings=settings, wanted=wanted)
+    reports = measure(clips or [], model=model, settings=settings, wanted=wanted)
     if json_to is not None:
         _write_json(json_to, reports[0] if len(reports) == 1 else reports)
     if png is not None:
@@ -377,6 +389,21 @@ def _pair(text: str | None, option: str) -> tuple[float, float] | None:
     except ValueError:
         raise typer.BadParameter(f"expected two numbers, such as 2,0.5, found {text!r}", param_hint=option) from None
     return x, y
+
+
+def _bench_engine(towers: str | None, seconds: float, json_to: Path | None, png: Path | None) -> None:
+    from rich.console import Console
+
+    from agent.engine_bench import DEFAULT_TOWERS, bench_engine, render, write_chart
+
+    names = DEFAULT_TOWERS if towers is None else tuple(name.strip() for name in towers.split(","))
+    with Console(stderr=True).status("") as status:
+        report = bench_engine(names, seconds=seconds, progress=lambda text: status.update(text))
+    if json_to is not None:
+        _write_json(json_to, report)
+    if png is not None:
+        write_chart(report, png)
+    Console(width=None if sys.stdout.isatty() else 160).print(render(report))
 
 
 def _warn(knows: bool, model: str) -> None:

@@ -99,7 +99,10 @@ class Encoder(Protocol):
     """A vision tower with the cache of one camera. Not thread-safe; one per camera, weights shared.
 
     `picture` is the model image: uint8 RGB (image_size, image_size, 3), as `engines.preprocess` makes it.
+    crossover: from so many tokens on, a plan is carried out in full, which is no dearer then, and exact.
     """
+
+    crossover: int
 
     @property
     def grid(self) -> tuple[int, int]: ...
