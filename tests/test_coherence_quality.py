@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from coherence_standin import texture
+from coherence_standin import PATCH, LinearEncoder, Stretch, costs, frame, texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agent.coherence.accumulator import Accumulator
+from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.quality import (
     Coherence,
     FeatureConsistency,
+    Flicker,
     FlickerDetector,
     GhostDetector,
     TextConsistency,
@@ -20,6 +22,7 @@ from agent.coherence.quality import (
     warp_error,
     word_cosine,
 )
+from agent.metrics import Metrics
 from vpi_ops.host import HostOps
 
 GRID = (6, 8)
@@ -151,7 +154,7 @@ def test_flicker_has_its_true_frequency_at_any_frame_rate(fps: float, hz: float,
     assert report.share == pytest.approx((found > 0).sum() / TOKENS)
 
 
-@pytest.mark.parametrize("kind", ["still", "step", "drift", "passing", "noise"])
+@pytest.mark.parametrize("kind", ["still", "step", "drift", "passing", "noise", "squats"])
 def test_what_does_not_come_back_at_a_frequency_is_no_flicker(kind: str) -> None:
     detector = FlickerDetector(TOKENS, DIM)
     rng = np.random.default_rng(5)
@@ -164,8 +167,9 @@ def test_what_does_not_come_back_at_a_frequency_is_no_flicker(kind: str) -> None
             "drift": index / 128,
             "passing": float(30 <= index < 45),
             "noise": 0.3 * rng.normal(),
+            "squats": 0.5 * np.sin(2 * np.pi * 0.3 * index / 5),
         }[kind]
-        report = detector.process(base + np.float32(share) * other, index / 25)
+        report = detector.process(base + np.float32(share) * other, index / (5 if kind == "squats" else 25))
         reports += [report] if report is not None else []
     assert len(reports) == 3
     assert all(report.share <= 0.05 for report in reports)
@@ -254,3 +258,41 @@ def test_words_are_compared_whatever_their_order_and_case() -> None:
     assert word_cosine("A red car.", "a CAR, red") == pytest.approx(1)
     assert word_cosine("", "") == 1 and word_cosine("", "a") == 0
     assert 0.5 < word_cosine("a red car", "a blue car") < 0.9
+
+
+# In the coherent path and the metrics --------------------------------------------------------------------------------
+
+
+def test_every_frame_says_how_alike_it_is_to_the_one_before() -> None:
+    vlm = TemporalVLM(Stretch(8 * PATCH), LinearEncoder(), HostOps(), costs=costs())
+    wide = texture(8, (700, 300), grain=14)
+    moments = [wide[:180, :240]] * 5 + [wide[:180, 240 + 4 * i : 480 + 4 * i] for i in range(20)]
+    found = [vlm.process(frame(image, i)) for i, image in enumerate(moments)]
+    vlm.close()
+    values = [result.coherence for result in found]
+    assert values[0] is None and values[1:5] == [pytest.approx(1)] * 4
+    assert values[5] is not None and Coherence.of(values[5]) is Coherence.LOW, "another picture"
+    locked = [value for result, value in zip(found, values, strict=True) if value and result.camera_px[0] < -3.5]
+    assert len(locked) > 5 and min(locked) > 0.95, "where the grid follows the camera, frames are alike"
+    assert not sum(len(result.quality.ghosts) for result in found)
+
+
+def test_a_prometheus_server_reads_quality_and_words() -> None:
+    metrics, said = Metrics("0"), TextConsistency()
+    for now_s, text in enumerate(("a car", "nothing", "a car", "a car")):
+        said.process(text, float(now_s))
+    metrics.watch_text("front", said)
+    metrics.quality("front", 0.99, 0.7, 3, Flicker(np.array([0, 4], np.float32), np.ones(2, np.float32), 2.0))
+    metrics.quality("front", None, None, 5, None)
+    expected = {
+        "fidelity_ratio": 0.99,
+        "coherence_ratio": 0.7,
+        "ghosts": 5,
+        "flicker_ratio": 0.5,
+        "flicker_hertz": 4,
+        "text_changes_total": 2,
+        "text_returns_total": 1,
+        "text_consistency_ratio": 0,
+    }
+    read = metrics.registry.get_sample_value
+    assert {name: read(f"stillwatch_{name}", {"camera": "front"}) for name in expected} == pytest.approx(expected)

@@ -1,8 +1,9 @@
 """Ghosting: blended features that keep what is gone.
 
-A token ghosts when what it shows has been steady for some frames and its blended value has still not come to it. Both
-matter: a token whose content goes to and fro is far from its blended value too, and there blending is the cure (see
-`flicker`). Taking fast motion for ghosting, as is common, finds neither.
+A token ghosts when what it shows has been steady for some frames (it moved less than half of what its blended value
+lags behind) and the blended value has still not come to it. Both matter: a token whose content goes to and fro is far
+from its blended value too, and there blending is the cure (see `flicker`). Taking fast motion for ghosting, as is
+common, finds neither.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class GhostDetector:
     frames: for so many a token may lag. distance: 1 − cosine of blended and current features that is a lag.
     found: how many ghosts there were so far."""
 
-    def __init__(self, tokens: int, dim: int, *, frames: int = 5, distance: float = 0.1) -> None:
+    def __init__(self, tokens: int, dim: int, *, frames: int = 3, distance: float = 0.05) -> None:
         self._frames, self._distance = frames, distance
         self._behind = np.zeros(tokens, np.int32)
         self._steady = np.zeros((tokens, dim), np.float32)
@@ -45,7 +46,7 @@ class GhostDetector:
         now = features[slots]
         lag = _distance(accumulated[slots], now)
         waiting = self._behind[slots] > 0
-        moved = _distance(self._steady[slots], now) > self._distance / 2
+        moved = _distance(self._steady[slots], now) > lag / 2
         lags = lag > self._distance
         fresh = lags & (moved | ~waiting)  # the count begins where the present does
         self._steady[slots[fresh]] = now[fresh]
