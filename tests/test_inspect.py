@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from agent.inspecting.drawing import flow_colours, heat, slot_map, tint
 from agent.inspecting.moments import EvenlySpaced, Moment, Worst
 from agent.inspecting.painter import Ages
 from agent.inspecting.timeline import MODE_COLOURS, chart, strip
+from agent.metrics import Metrics
 from engines.export import export_model
 from engines.plan import Mode
 from engines.preprocess import Placement
@@ -225,3 +227,20 @@ def test_what_cannot_be_inspected_is_named_and_leaves_nothing(model: Path, tmp_p
         found, said = run(*arguments)
         assert (found, name in said) == (code, True), said
         assert not out.exists()
+
+
+def test_the_page_names_every_file_key_and_metric_that_there_is(model: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "inspect.md").read_text(encoding="utf-8")
+    source = clip(tmp_path / "clip", [texture(1)] * 3)
+    assert run(source, "--out", tmp_path / "out", "--model", model, "--json", tmp_path / "report.json")[0] == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    parts = {*report, *report["memory"], *report["profile"]["frame"], *report["files"], *report["consistency"]} - {
+        "pairs",
+        "lag_s",
+    }
+    assert {part for part in parts if f"`{part}" not in page and f".{part}`" not in page} == set()
+    metrics = Metrics("0")
+    published = {metric.name for metric in metrics.registry.collect()}
+    published |= {f"{metric.name}_total" for metric in metrics.registry.collect() if metric.type == "counter"}
+    told = set(re.findall(r"`(?:rate\()?((?:stillwatch|process)_\w+)", page))
+    assert told and told <= published
