@@ -30,14 +30,14 @@ STILL = 512
 
 
 class Batch:
-    """Makes batches of `rendered` and `real` pairs; `asked` questions a picture."""
+    """Makes batches of so many `rendered` and `reals` pairs."""
 
-    def __init__(self, words: Words, pool: Rendered, real: Real, *, rendered: int, reals: int, asked: int) -> None:
+    def __init__(self, words: Words, pool: Rendered, real: Real, *, rendered: int, reals: int) -> None:
         self._words, self._pool, self._real = words, pool, real
-        self._rendered, self._reals, self._asked = rendered, reals, asked
+        self._rendered, self._reals = rendered, reals
 
-    def make(self, rng: np.random.Generator, edge: int, asked: int | None = None) -> dict[str, Any]:
-        """A batch that sees `edge` × `edge` of the 20 × 20 patches."""
+    def make(self, rng: np.random.Generator, edge: int, asked: int) -> dict[str, Any]:
+        """A batch that sees `edge` × `edge` of the 20 × 20 patches, with `asked` questions a picture."""
         tokens, count = edge * edge, self._rendered + self._reals
         pictures = np.empty((2, count, edge * PATCH, edge * PATCH, 3), np.uint8)
         slots = np.empty((count, tokens), np.int64)
@@ -45,13 +45,10 @@ class Batch:
         revealed = np.zeros((count, tokens), bool)
         labels = {name: np.full((2, self._rendered, tokens), start, np.int64)
                   for name, start in (("thing", 0), ("pose", -1), ("side", -1))}  # fmt: skip
-        single: list[list[list[Turn]]] = [[], []]
-        double: list[list[Turn]] = []
-        for b in range(self._rendered):
-            truths = self._show(rng, edge, pictures[:, b], slots[b], {k: v[:, b] for k, v in labels.items()})
-            for n, truth in enumerate(truths):
-                single[n].append(self._ask(truth, rng, asked or self._asked))
-            double.append(self._compare(truths))
+        truths = [
+            self._show(rng, edge, pictures[:, b], slots[b], {k: v[:, b] for k, v in labels.items()})
+            for b in range(self._rendered)
+        ]
         for b in range(self._rendered, count):
             self._slide(rng, edge, pictures[:, b], slots[b], source[b], revealed[b])
         patches = cut(pictures.reshape(2 * count, *pictures.shape[2:]))
@@ -66,10 +63,16 @@ class Batch:
         batch |= {name: label.reshape(2 * self._rendered, tokens) for name, label in labels.items()}
         ready: dict[str, Any] = {name: torch.from_numpy(array) for name, array in batch.items()}
         self._pixels(rng, patches, ready)
-        visual = tokens // 4
-        ready["single"] = pack(self._words, [*single[0], *single[1]], visual, 1)
-        ready["double"] = pack(self._words, double, visual, 2)
+        ready["truths"] = truths
+        self.ask(ready, rng, asked)
         return ready
+
+    def ask(self, batch: dict[str, Any], rng: np.random.Generator, asked: int) -> None:
+        """Other questions about the pictures of a batch."""
+        truths, visual = batch["truths"], batch["source"].shape[1] // 4
+        single = [self._ask(both[n], rng, asked) for n in range(2) for both in truths]
+        batch["single"] = pack(self._words, single, visual, 1)
+        batch["double"] = pack(self._words, [self._compare(both) for both in truths], visual, 2)
 
     def _show(
         self, rng: np.random.Generator, edge: int, out: np.ndarray, slots: np.ndarray, labels: dict[str, np.ndarray]

@@ -105,6 +105,9 @@ class Trainee:
         """
         pairs = len(batch["source"])
         rendered = len(batch["thing"]) // 2
+        facts: dict[str, float] = {}
+        if "features" in batch:
+            return self._said(batch, batch["features"], facts), facts
         with torch.autocast("cpu", torch.bfloat16):
             with torch.set_grad_enabled(not words_only):
                 embedded = self._embed(batch["patches"])
@@ -114,16 +117,23 @@ class Trainee:
                 part = self._in_part(batch, embedded[pairs:], places[pairs:], before, keys, values)
             use_part = batch["use_part"][:, None, None]
             later = torch.where(use_part, part[:rendered], now[:rendered])
-            visual = self.network.model.connector(torch.cat([before[:rendered], later]))
-            facts: dict[str, float] = {}
-            words = self._words(batch["single"], [visual], facts)
-            words = words + 0.5 * self._words(batch["double"], [visual[:rendered], visual[rendered:]], facts)
+            told = torch.cat([before[:rendered], later])
+        words = self._said(batch, told, facts)
         fidelity, facts["drift"], facts["coarse"] = self._fidelity(batch, part.float(), now.float())
         if words_only:
+            batch["features"] = told  # more may be asked about the same pictures
             return words, facts
         looked = self._look(batch, torch.cat([before[:rendered], now[:rendered]]), full, facts)
         looked = looked + WEIGHTS["same"] * self._same(batch, before.float(), now.float(), facts)
         return words + looked + FIDELITY * fidelity, facts
+
+    def _said(self, batch: dict[str, Any], features: Any, facts: dict[str, float]) -> Any:
+        """Loss of the words about features (2R, T, D): the earlier pictures, then the later ones."""
+        half = len(features) // 2
+        with torch.autocast("cpu", torch.bfloat16):
+            visual = self.network.model.connector(features)
+            words = self._words(batch["single"], [visual], facts)
+            return words + 0.5 * self._words(batch["double"], [visual[:half], visual[half:]], facts)
 
     def _embed(self, patches: Any) -> Any:
         embed = self.network.model.vision_model.embeddings.patch_embedding

@@ -112,10 +112,11 @@ def caption(truth: SceneTruth, things: Sequence[Thing]) -> str:
 def questions(truth: SceneTruth, things: Sequence[Thing], rng: np.random.Generator, count: int) -> list[Question]:
     """`count` questions on the picture, drawn evenly over the topics that apply."""
     makers: list[Callable[[], Question | None]] = [
-        lambda: presence(things, _pick(rng, KINDS)),
+        lambda: presence(things, _present_or_any(things, rng)),
+        lambda: presence(things, _present_or_any(things, rng)),
         lambda: _attribute_presence(things, rng),
         lambda: _attribute_presence(things, rng),
-        lambda: how_many(things, _pick(rng, KINDS)),
+        lambda: how_many(things, _present_or_any(things, rng)),
         lambda: where(things, _present_kind(things, rng)),
         lambda: where(things, _present_kind(things, rng)),
         lambda: colour(things, _present_kind(things, rng)),
@@ -305,6 +306,12 @@ def _only(things: Sequence[Thing], kind: str | None) -> Thing | None:
 
 def _present_kind(things: Sequence[Thing], rng: np.random.Generator) -> str | None:
     return things[int(rng.integers(len(things)))].kind if things else None
+
+
+def _present_or_any(things: Sequence[Thing], rng: np.random.Generator) -> str:
+    """A kind that is there as often as one that may not be: of twelve kinds few are, and a no would be right mostly."""
+    kinds = sorted({t.kind for t in things})
+    return _pick(rng, kinds) if kinds and rng.random() < 0.5 else _pick(rng, KINDS)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
