@@ -25,7 +25,6 @@ limit, `features` and `combined` with the help of a model."""
 MODEL_DETECTORS = ("features", "combined")
 
 _GRID, _PATCH = (20, 20), 14
-_SIDE = _GRID[0] * _PATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +83,39 @@ def _frames(source: FrameSource) -> Iterator[Frame]:
             return
 
 
+class Looker:
+    """Makes the glance of a picture of any size, as the pipeline with a stretching model of 20×20 patches makes it."""
+
+    def __init__(self) -> None:
+        self.ops = HostOps()
+        self._pyramid = self.ops.pyramid(_GRID, _PATCH)
+        self._picture = np.empty((_GRID[0] * _PATCH, _GRID[1] * _PATCH, 3), np.uint8)
+
+    def look(self, image: NDArray[np.uint8]) -> Glance:
+        """image: uint8 RGB (H, W, 3)."""
+        shrink(image, self._picture)
+        self.ops.fill(self._pyramid, self._picture)
+        return Glance.take(self.ops, self._pyramid)
+
+
 def _judge(detector: str, model: str | Path) -> tuple[Callable[[Frame], list[Cut]], Callable[[], list[Cut]]]:
     """What to do with each frame, and at the end."""
-    ops = HostOps()
-    pyramid = ops.pyramid(_GRID, _PATCH)
-    picture = np.empty((_SIDE, _SIDE, 3), np.uint8)
-
-    def look(frame: Frame) -> Glance:
-        shrink(frame.image, picture)
-        ops.fill(pyramid, picture)
-        return Glance.take(ops, pyramid)
+    looker = Looker()
+    distance = looker.ops.histogram_distance
 
     if detector == "adaptive":
-        shots = SceneCuts(ops.histogram_distance)
+        shots = SceneCuts(distance)
 
         def adaptive(frame: Frame) -> list[Cut]:
-            found = shots.process(frame.index, look(frame)).found
+            found = shots.process(frame.index, looker.look(frame.image)).found
             return [] if found is None else [found]
 
         return adaptive, shots.flush
     if detector == "histogram":
-        colours = HistogramCut(ops.histogram_distance)
+        colours = HistogramCut(distance)
 
         def histogram(frame: Frame) -> list[Cut]:
-            score = colours.process(look(frame).histogram)
+            score = colours.process(looker.look(frame.image).histogram)
             return _at(frame, score.cut, score.histogram)
 
         return histogram, list
@@ -120,12 +128,12 @@ def _judge(detector: str, model: str | Path) -> tuple[Callable[[Frame], list[Cut
             return _at(frame, score.cut, None if score.features is None else 1 - score.features)
 
         return features, list
-    both = CombinedCut(ops.histogram_distance)
+    both = CombinedCut(distance)
     before: list[NDArray[np.float32] | None] = [None]
 
     def combined(frame: Frame) -> list[Cut]:
         now = encode(frame)
-        score = both.process(look(frame).histogram, before[0], lambda: now)
+        score = both.process(looker.look(frame.image).histogram, before[0], lambda: now)
         before[0] = now
         return _at(frame, score.cut, score.histogram)
 

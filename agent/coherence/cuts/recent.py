@@ -15,6 +15,8 @@ LOOKAHEAD = 2
 _REMEMBERED = 64
 """Frames kept: the longest dissolve that is found, and what goes before and after it."""
 
+_MID_GREY = np.float32(128)
+
 CutKind = Literal["cut", "dissolve", "fade"]
 
 
@@ -35,7 +37,7 @@ class Recent:
 
     def __init__(self, distance: Distance) -> None:
         self._distance = distance
-        self._luma = np.zeros((0, 0), np.float32)
+        self._luma = self._products = np.zeros((0, 0), np.float32)
         self.clear()
 
     def clear(self) -> None:
@@ -48,11 +50,13 @@ class Recent:
         """The next frame; index: its number in the video. Call `clear` before frames of another grid."""
         self._frames.append((index, glance))
         self.last += 1
-        cells = glance.luma.size
-        if self._luma.shape[1] != cells:
-            self._luma = np.zeros((2 * _REMEMBERED, cells), np.float32)
+        luma = glance.luma.ravel() - _MID_GREY
+        if self._luma.shape[1] != luma.size:
+            self._luma = np.zeros((_REMEMBERED, luma.size), np.float32)
+            self._products = np.zeros((_REMEMBERED, _REMEMBERED), np.float32)
         slot = self.last % _REMEMBERED
-        self._luma[slot] = self._luma[slot + _REMEMBERED] = glance.luma.ravel()
+        self._luma[slot] = luma
+        self._products[slot] = self._products[:, slot] = np.einsum("ij,j->i", self._luma, luma)
         if len(self._differences) > 4 * _REMEMBERED:
             self._differences = {pair: d for pair, d in self._differences.items() if pair[0] >= self.oldest}
 
@@ -86,7 +90,13 @@ class Recent:
         """The score between a frame and the one before it."""
         return self.score(place - 1, place)
 
-    def luma(self, first: int, last: int) -> Floats:
-        """Luma images of a stretch, float32 (n, cells); a view, valid until the next frame."""
-        slot = first % _REMEMBERED
-        return self._luma[slot : slot + last - first + 1]
+    def products(self, place: int, first: int, last: int) -> Floats:
+        """Scalar products of the luma image at a place with those of a stretch, float32 (n,); grey levels count from
+        the middle. They give every length, distance and direction among these pictures."""
+        products: Floats = self._products[place % _REMEMBERED, np.arange(first, last + 1) % _REMEMBERED]
+        return products
+
+    def squares(self, first: int, last: int) -> Floats:
+        """The scalar product of each luma image of a stretch with itself, float32 (n,)."""
+        squares: Floats = self._products.diagonal()[np.arange(first, last + 1) % _REMEMBERED]
+        return squares
