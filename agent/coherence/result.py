@@ -33,10 +33,10 @@ class FrameResult:
     the frame before. motion: float32 (T, 2), (x, y) source pixels to where the content was a frame ago; 0 where
     nothing moved or there was no flow. flow: dense flow, None when nothing moved or it was late. seen: bool (T,),
     tokens that see picture. picture: uint8 RGB (S, S, 3), what the model saw; placement: where that lies in the frame,
-    which slides when the camera moves. camera_px: (x, y) source pixels by which the camera moved the content. slid: int64 (T,), the
-    slot that each slot's content was in before the grid stepped, and revealed: bool (T,), slots whose content came into
-    view with that; None when it didn't. reframed: the picture shows another part of the frame than before, and slots
-    compare with nothing."""
+    which slides when the camera moves. camera_px: (x, y) source pixels by which the camera moved the content. slid:
+    int64 (T,), the slot that each slot's content was in before the grid stepped, and revealed: bool (T,), slots whose
+    content came into view with that; None when it didn't. reframed: the picture shows another part of the frame than
+    before, and slots compare with nothing."""
 
     frame_index: int
     mode: Mode
