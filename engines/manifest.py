@@ -45,9 +45,11 @@ class GraphFile(BaseModel):
 class Manifest(BaseModel):
     """What `manifest.json` says. `layers`, `heads`, `dim` are the vision tower's; `merge` is the pixel-shuffle factor:
     merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
-    tokens that end an answer; `domain` says in words what the model knows. `files` holds the SHA-256 of further files;
-    `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending; `yes_no` the slope and
-    offset that turn log-odds of yes into a probability, absent where they are taken as they are."""
+    tokens that end an answer; `domain` says in words what the model knows. `cache_layout` is that of the graphs for
+    TensorRT; those for ONNX Runtime keep keys and values of a layer as (T, D), with numbers of type `cache`. `files`
+    holds the SHA-256 of further files; `select_buckets` the row counts for which TensorRT builds the selective encoder,
+    ascending; `yes_no` the slope and offset that turn log-odds of yes into a probability, absent where they are taken
+    as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -65,8 +67,9 @@ class Manifest(BaseModel):
     dim: Positive
     merge: Positive
     position: Literal["absolute", "rope"]
-    dtype: Literal["float16", "bfloat16", "float32"]
+    dtype: Literal["float16", "bfloat16", "float32", "int8"]
     cache_layout: tuple[int, int, int, int, int]
+    cache: Literal["float32", "float16"] = "float32"
     graphs: dict[str, GraphFile]
     weights: Annotated[dict[FileName, Sha256], Field(min_length=1)]
     files: dict[FileName, Sha256] = {}

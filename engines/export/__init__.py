@@ -21,7 +21,8 @@ from engines.export.parameters import needed
 from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, read_manifest, sha256
 
 SMOLVLM_PROMPT = "<|im_start|>User:{image}{question}<end_of_utterance>\nAssistant:"
-_DTYPES: dict[str, Literal["float16", "bfloat16", "float32"]] = {
+_DTYPES: dict[str, Literal["float16", "bfloat16", "float32", "int8"]] = {
+    "I8": "int8",
     "F16": "float16",
     "BF16": "bfloat16",
     "F32": "float32",
@@ -56,6 +57,7 @@ def export_model(
             prompt=prompt,
             select_buckets=tuple(select_buckets),
             yes_no=None if yes_no is None else tuple(yes_no),
+            cache=cache,
         )
     except ValidationError as error:
         raise ModelError(f"{folder}: can't be exported: {faults(error)}") from error
@@ -93,6 +95,7 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any
     stored = Counter[str]()
     for tensor in checkpoint.tensors.values():
         stored[tensor.dtype] += tensor.length
+    most = "I8" if "I8" in stored else stored.most_common(1)[0][0]
     return Manifest(
         family="idefics3",
         image_size=tower.image_size,
@@ -106,7 +109,7 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any
         dim=tower.hidden_size,
         merge=checkpoint.config.scale_factor,
         position="absolute",
-        dtype=_DTYPES[stored.most_common(1)[0][0]],
+        dtype=_DTYPES[most],
         cache_layout=(tower.num_hidden_layers, 2, heads, side * side, tower.hidden_size // heads),
         graphs=graphs,
         weights={WEIGHTS: sha256(folder / WEIGHTS)},

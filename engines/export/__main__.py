@@ -33,6 +33,7 @@ def export(
             prompt=prompt or before.get("prompt") or SMOLVLM_PROMPT,
             select_buckets=before.get("select_buckets") or (),
             yes_no=before.get("yes_no"),
+            cache=before.get("cache", "float32"),
         )
         if before.get("files"):
             seal(folder)

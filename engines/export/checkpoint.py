@@ -18,6 +18,8 @@ from engines.export.safetensors import StoredTensor, read_header
 WEIGHTS = "model.safetensors"
 FAMILIES = ("idefics3", "smolvlm")
 FLOATS = ("F16", "BF16", "F32")
+INT8, SCALE = ".int8", ".scale"
+"""Ends of the names of the two tensors that stand for a weight (out, in) of 8 bits: codes (in, out), scales (out,)."""
 
 
 class _Config(BaseModel):
@@ -124,6 +126,10 @@ class Checkpoint:
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
+
+    def is_int8(self, name: str) -> bool:
+        """Is the weight `name` stored as 8-bit codes and scales?"""
+        return name + INT8 in self.tensors and name + SCALE in self.tensors
 
     def tensor(self, name: str) -> StoredTensor:
         """Raises ModelError when the file holds no such parameter."""

@@ -15,22 +15,31 @@ except ImportError as error:
     raise ImportError("exporting a model needs the package onnx: pip install 'stillwatch[import]'") from error
 
 from config.errors import ModelError
-from engines.export.checkpoint import WEIGHTS, Checkpoint
+from engines.export.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
 from engines.manifest import GRAPH_FORMAT, GraphFile, Shape
 
 OPSET = 17
 MICROSOFT = "com.microsoft"  # domain of ONNX Runtime's own operators
-_STORED = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
+_STORED = {
+    "F16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "F32": TensorProto.FLOAT,
+    "I8": TensorProto.INT8,
+}
+_STEPS = 127  # of a row's largest value, when it is rounded to 8 bits
 
 
 class Graph:
     """Collects nodes in order. Values are named after what they hold; the same calls give the same
     bytes. Stored weights are cast to float32 by nodes that the runtime folds when it loads the graph, as it does every
-    other operation on weights alone."""
+    other operation on weights alone. integer: multiply by 8-bit weights as they are, with ONNX Runtime's operators;
+    else they become float32 like the rest."""
 
-    def __init__(self, name: str, checkpoint: Checkpoint) -> None:
+    def __init__(self, name: str, checkpoint: Checkpoint, *, integer: bool = False) -> None:
         self.name = name
         self.checkpoint = checkpoint
+        self._integer = integer
+        self._codes: dict[str, tuple[str, str]] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._ready: set[str] = set()
@@ -78,7 +87,8 @@ class Graph:
 
     def stored(self, name: str, shape: Sequence[int] | None = None) -> str:
         """A reference to a stored parameter as it is, optionally seen in another shape of equal size."""
-        found = self.checkpoint.tensor(name)
+        int8 = name.endswith((INT8, SCALE)) and name in self.checkpoint
+        found = self.checkpoint.tensors[name] if int8 else self.checkpoint.tensor(name)
         if name not in self._initializers:
             tensor = TensorProto(name=name, data_type=_STORED[found.dtype], dims=shape or found.shape)
             tensor.data_location = TensorProto.EXTERNAL
@@ -89,6 +99,9 @@ class Graph:
 
     def weight(self, name: str, shape: Sequence[int] | None = None) -> str:
         """A stored parameter as float32."""
+        if self.checkpoint.is_int8(name):
+            values = self.op("Cast", self.stored(name + INT8), to=TensorProto.FLOAT)
+            return self.op("Transpose", self.op("Mul", values, self.stored(name + SCALE)), perm=[1, 0])
         stored = self.stored(name, shape)
         if self.checkpoint.tensor(name).dtype == "F32":
             return stored
@@ -101,14 +114,40 @@ class Graph:
     def linear(self, x: str, *modules: str, name: str | None = None) -> str:
         """x (n, in) through one linear layer, or through several side by side as one matrix product. The stored weight
         is (out, in) as `Gemm` with transB wants it; biases are used where the checkpoint has them."""
-        weights = [self.weight(f"{module}.weight") for module in modules]
+        names = [f"{module}.weight" for module in modules]
+        integer = self._integer and all(map(self.checkpoint.is_int8, names))
+        weights = [] if integer else [self.weight(weight) for weight in names]
         biases = [self.weight(f"{m}.bias") for m in modules if f"{m}.bias" in self.checkpoint]
         if len(biases) not in (0, len(modules)):
             raise ModelError(f"{self.checkpoint.folder / WEIGHTS}: of {', '.join(modules)} only some have a bias")
-        if len(modules) > 1:
-            weights = [self.op("Concat", *weights, axis=0)]
-            biases = [self.op("Concat", *biases, axis=0)] if biases else []
-        return self.op("Gemm", x, weights[0], *biases[:1], name=name, transB=1)
+        if integer:
+            product = self._integer_product(x, names)
+            return self.op("Add", product, self._joined(biases, axis=0), name=name) if biases else product
+        weight = self._joined(weights, axis=0)
+        bias = [self._joined(biases, axis=0)] if biases else []
+        return self.op("Gemm", x, weight, *bias, name=name, transB=1)
+
+    def _joined(self, values: Sequence[str], axis: int) -> str:
+        return values[0] if len(values) == 1 else self.op("Concat", *values, axis=axis)
+
+    def _integer_product(self, x: str, weights: Sequence[str]) -> str:
+        """x (n, in) times 8-bit weights. Each row is rounded in steps of its largest value / 127."""
+        codes = self._joined([self.stored(name + INT8) for name in weights], axis=1)
+        scales = self._joined([self.stored(name + SCALE) for name in weights], axis=0)
+        step, middle = self.constant(1 / _STEPS), self._middle()
+        if x not in self._codes:
+            peak = self.op("ReduceMax", self.op("Abs", x), axes=[1], keepdims=1)
+            peak = self.op("Max", peak, self.constant(1e-30))
+            self._codes[x] = self.op("QuantizeLinear", self.op("Div", x, peak), step, middle), peak
+        rounded, peak = self._codes[x]
+        product = self.op("MatMulIntegerToFloat", rounded, codes, step, scales, middle, domain=MICROSOFT)
+        return self.op("Mul", product, peak)
+
+    def _middle(self) -> str:
+        """The code of zero in unsigned 8 bits."""
+        name = "middle"
+        self._initializers.setdefault(name, numpy_helper.from_array(np.array(128, np.uint8), name))
+        return name
 
     def layer_norm(self, x: str, module: str, epsilon: float, name: str | None = None) -> str:
         weight, bias = self.weight(f"{module}.weight"), self.weight(f"{module}.bias")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.errors import ModelError
-from engines.export.checkpoint import WEIGHTS, Checkpoint, ModelConfig
+from engines.export.checkpoint import INT8, WEIGHTS, Checkpoint, ModelConfig
 
 Shape = tuple[int, ...]
 TOWER, TEXT, CONNECTOR = "model.vision_model", "model.text_model", "model.connector.modality_projection.proj"
@@ -27,7 +27,11 @@ def needed(checkpoint: Checkpoint) -> dict[str, Shape]:
     config = checkpoint.config
     wanted = parameters(config, head=HEAD in checkpoint or not config.tie_word_embeddings)
     for name, shape in wanted.items():
-        if (found := checkpoint.tensor(name).shape) != shape:
+        if checkpoint.is_int8(name):
+            found = tuple(reversed(checkpoint.tensors[name + INT8].shape))
+        else:
+            found = checkpoint.tensor(name).shape
+        if found != shape:
             raise ModelError(
                 f"{checkpoint.folder / WEIGHTS}: parameter `{name}`: found shape {list(found)}, expected {list(shape)} "
                 "by config.json: weights and configuration are of different models"

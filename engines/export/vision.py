@@ -15,7 +15,7 @@ from typing import Literal
 
 from onnx import TensorProto
 
-from engines.export.checkpoint import Checkpoint
+from engines.export.checkpoint import Checkpoint, VisionConfig
 from engines.export.graph import MICROSOFT, Graph
 
 TOWER = "model.vision_model"
@@ -47,7 +47,7 @@ def encode_full(checkpoint: Checkpoint) -> Graph:
 
 def encode_full_fused(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
     """patches (T, 3·p·p) → features (T, D), keys_N and values_N (1, T, D) of each layer N."""
-    tower = _Tower(Graph("encode_full_fused", checkpoint))
+    tower = _Tower(Graph("encode_full_fused", checkpoint, integer=True))
     g, half = tower.g, cache == "float16"
 
     def attend(layer: int, h: str) -> str:
@@ -76,7 +76,7 @@ def select_inplace(checkpoint: Checkpoint, cache: CacheType = "float32") -> Grap
     One buffer may be bound as input and output: ScatterND then writes rows only. Keys and values are tensors of their
     own, because cutting one tensor in two would copy the cache.
     """
-    tower = _Tower(Graph("select_inplace", checkpoint))
+    tower = _Tower(Graph("select_inplace", checkpoint, integer=True))
     g, half = tower.g, cache == "float16"
     x = tower.embedded("n", positioned=True)
     index = g.op("Unsqueeze", g.input_int("index", ("r",)), g.constant([1]))
@@ -141,6 +141,12 @@ def connect(checkpoint: Checkpoint) -> Graph:
     x = g.linear(x, "model.connector.modality_projection.proj", name="visual")
     g.output(x, (cells * cells, checkpoint.config.text_config.hidden_size))
     return g
+
+
+def linear_layers(config: VisionConfig) -> list[str]:
+    """Names of the linear layers between tokens' entry and exit: where the work is."""
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+    return [f"{TOWER}.encoder.layers.{i}.{part}" for i in range(config.num_hidden_layers) for part in parts]
 
 
 class _Tower:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -14,7 +12,6 @@ from engines.preprocess import Preprocessor
 from engines.slots import Moves, Slots
 
 PARTS = ("keys", "values")
-_TYPES: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _NO_CELLS = np.empty(0, np.int64)
 
 
@@ -36,9 +33,8 @@ class OnnxEncoder:
         self.crossover = tokens
         self._pre = Preprocessor(manifest)
         self._full, self._select = runtime.session("encode_full_fused"), runtime.session("select_inplace")
-        dtype = _TYPES[next(value.type for value in self._select.get_inputs() if value.name == "keys_0_in")]
         self._slots = Slots(manifest.grid)
-        self._cache: NDArray[Any] = np.zeros((manifest.layers, len(PARTS), tokens, dim), dtype)
+        self._cache = np.zeros((manifest.layers, len(PARTS), tokens, dim), manifest.cache)
         self._features, self._new = np.zeros((tokens, dim), np.float32), np.empty((tokens, dim), np.float32)
         self._patches = np.empty((tokens, 3 * manifest.patch_size**2), np.float32)
         self._counting = np.arange(tokens)
@@ -48,7 +44,7 @@ class OnnxEncoder:
         self._select_binding = self._select.io_binding()
         for i, layer in enumerate(self._cache):
             for part, rows in zip(PARTS, layer, strict=True):
-                place = ("cpu", 0, dtype, (1, tokens, dim), rows.ctypes.data)
+                place = ("cpu", 0, rows.dtype.type, (1, tokens, dim), rows.ctypes.data)
                 self._full_binding.bind_output(f"{part}_{i}", *place)
                 self._select_binding.bind_input(f"{part}_{i}_in", *place)
                 self._select_binding.bind_output(f"{part}_{i}", *place)
