@@ -2,9 +2,10 @@
 
 An encoder has searched, to a quarter of a pixel, where each block of a picture came from, and libav hands that out with
 the decoded picture. It searched for what is cheap to code, not for what moved, so single vectors are wild where there
-is no texture: each cell takes the median of its neighbourhood. Blocks coded without reference (intra) are unknown.
-Which of several earlier pictures a vector refers to is not handed out; nearly always it is the one shown before. So all
-of this is a hint, and pixels decide.
+is no texture: each cell takes the median of its neighbourhood. Blocks coded without reference (intra) are unknown; they
+lie where the picture changes most, so what moves around them is a fair guess. Which of several earlier pictures a
+vector refers to is not handed out; nearly always it is the one shown before. So all of this is a hint, and pixels
+decide.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ UNKNOWN = 2.0
 LONGEST = 6
 """Most pictures that motion is followed through."""
 
+_AROUND = 9
+"""Cells across, around an unknown one, whose mean motion it takes."""
 _WORDS = 10
 """`AVMotionVector` (libavutil/motion_vector.h) in words of 32 bit: 0 is the source, 6 and 7 the motion, 8 its scale. As
 halves of 16 bit: 2 is the block's width and height, a byte each, 5 and 6 are its centre."""
@@ -61,12 +64,14 @@ class CodecMotion:
         return CodecMotion(self.size, self.steps + before.steps)
 
     def flow(self) -> FlowField:
-        """One motion for each cell of 8 px; its error is 0, and `UNKNOWN` where there is no vector."""
+        """One motion for each cell of 8 px; its error is 0, and `UNKNOWN` where there is no vector: that takes the mean
+        motion of those around."""
         field = _cells(self.steps[0], self.size)
         for step in self.steps[1:]:
             field = _followed(field, _cells(step, self.size))
         unknown = np.isnan(field[..., 0])
-        field[unknown] = 0
+        if unknown.any():
+            _fill(field, unknown)
         backward = np.asarray(cv2.medianBlur(field, 3), np.float32)
         return FlowField(backward, (CELL, CELL), np.where(unknown, np.float32(UNKNOWN), np.float32(0)))
 
@@ -108,3 +113,16 @@ def _followed(field: Floats, before: Floats) -> Floats:
         borderValue=(np.nan, np.nan),
     )
     return np.asarray(field + there, np.float32)
+
+
+def _fill(field: Floats, unknown: NDArray[np.bool_]) -> None:
+    """Give unknown cells the mean of the known ones around them, 0 where there is none."""
+    cv2.patchNaNs(field, 0)
+    cells = np.nonzero(unknown)
+    sums, counts = _sums_around(field)[cells], _sums_around((~unknown).astype(np.float32))[cells]
+    field[cells] = sums / np.maximum(counts, 1)[:, None]
+
+
+def _sums_around(cells: Floats) -> Floats:
+    size = (_AROUND, _AROUND)
+    return np.asarray(cv2.boxFilter(cells, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT), np.float32)
