@@ -206,6 +206,7 @@ def test_no_answer_within_the_time_is_given_up(remote: Remote, opened: Open, mod
 
 @pytest.mark.parametrize("mode", ["hang", "hang_midway", "away"])
 def test_closing_ends_whatever_is_waited_for(remote: Remote, opened: Open, mode: str) -> None:
+    others = set(threading.enumerate())
     server = opened(timeout_s=600.0)
     answers: list[Description] = []
     remote.does(["broken", mode])  # so that some wait for the pause between two tries
@@ -217,7 +218,7 @@ def test_closing_ends_whatever_is_waited_for(remote: Remote, opened: Open, mode:
     describing.close(5)
     text = {"": "no text", "Half a": "text cut short"}[answers[0].text]
     assert [answer.note for answer in answers] == [f"{text}: the agent was stopping"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("describ", "asyncio"))]
+    assert not set(threading.enumerate()) - others
     with pytest.raises(DescriberError, match="the agent was stopping"):
         said(server)
 
