@@ -91,9 +91,10 @@ def features_of(model: Model) -> list[NDArray[np.float32]]:
     return [encoder.encode_full(picture) for picture in pictures(model.manifest.image_size)]
 
 
-def own_checks(model: Model) -> list[Check]:
+def own_checks(model: Model, *, suffix: str = "") -> list[Check]:
     """What can be told without another implementation: every graph loads and runs, and selecting gives what a full
-    encode gives. Raises ModelError when a graph can't be loaded, EngineFault when one fails."""
+    encode gives. suffix: of the names of the checks. Raises ModelError when a graph can't be loaded, EngineFault when
+    one fails."""
     for graph in {graph.file: name for name, graph in model.manifest.graphs.items()}.values():
         OnnxRuntime(model, threads=_THREADS).session(graph)  # one at a time, those of other runtimes too
     first, second = pictures(model.manifest.image_size, 2)
@@ -105,22 +106,24 @@ def own_checks(model: Model) -> list[Check]:
     selected = encoder.encode(second, EncodePlan(Mode.HIERARCHICAL_DIFF, everything)).features.copy()
     again = encoder.encode(second, EncodePlan(Mode.HIERARCHICAL_DIFF, everything[::3])).features
     checks = [
-        close("selective encoding of every token = full encoding", selected, full),
-        close("selective encoding of a third of an unchanged picture = full encoding", again, full),
+        close(f"selective encoding of every token = full encoding{suffix}", selected, full),
+        close(f"selective encoding of a third of an unchanged picture = full encoding{suffix}", again, full),
     ]
     del encoder  # both at once may not fit
     decoder = decoder_of(model)
     logits = decoder.look(full).logits
     for _ in decoder.generate(full, QUESTION, max_tokens=4):  # raises when a graph of the language model fails
         pass
-    checks.append(Check("a question is answered", None, None, "finite logits", bool(np.isfinite(logits).all())))
+    checks.append(
+        Check(f"a question is answered{suffix}", None, None, "finite logits", bool(np.isfinite(logits).all()))
+    )
     return checks
 
 
-def fidelity(before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]], dtype: str) -> Check:
+def fidelity(before: Sequence[NDArray[np.float32]], after: Sequence[NDArray[np.float32]]) -> Check:
     """Mean cosine between features before and after quantisation."""
     cosine = float(np.mean([_cosine(a, b) for a, b in zip(after, before, strict=True)]))
-    return Check(f"features in {dtype} against before", None, cosine, f"cosine ≥ {FIDELITY}", cosine >= FIDELITY)
+    return Check("features in 8 bits against those before", None, cosine, f"cosine ≥ {FIDELITY}", cosine >= FIDELITY)
 
 
 def close(name: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> Check:

@@ -20,10 +20,12 @@ from engines_checkpoint import Size, split_into_shards, write_checkpoint
 
 from config.errors import ModelError, StorageError
 from engines import store
+from engines.export import export_model
 from engines.importing import import_model
 from engines.manifest import find_model, load_model, read_manifest
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
+from engines.verification import own_checks
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = (  # of every SmolVLM and SmolVLM2
@@ -207,6 +209,57 @@ def test_a_value_too_large_for_half_precision_is_refused(tmp_path: Path, models:
         import_model(str(tmp_path / "x"), dtype="fp16")
     assert nothing_in(models)
     import_model(str(tmp_path / "x"), dtype="fp32", verify=False)
+
+
+def change(file: Path, edits: dict[str, Callable[[np.ndarray[Any, Any]], object]]) -> None:
+    """Change parameters of a file of float32 values where they lie."""
+    size = int.from_bytes(file.read_bytes()[:8], "little")
+    head = json.loads(file.read_bytes()[8 : 8 + size])
+    for name, edit_values in edits.items():
+        begin, _ = head[name]["data_offsets"]
+        edit_values(np.memmap(file, np.float32, "r+", 8 + size + begin, tuple(head[name]["shape"])))
+
+
+def test_eight_bits_are_measured_against_the_model_before(tmp_path: Path, models: Path) -> None:
+    write_checkpoint(tmp_path / "x", Size(dtype="F32"))
+    imported = import_model(str(tmp_path / "x"), dtype="int8", verify=False)
+    assert imported.model.manifest.dtype == "int8"
+    (check,) = imported.report["checks"]
+    assert check["name"] == "features in 8 bits against those before" and 0.995 <= check["cosine"] < 1
+    verified = command("verify", "x")
+    assert (verified.returncode, verified.stdout.count("as expected")) == (0, 3), verified.stderr
+
+
+def test_eight_bits_that_lose_too_much_are_refused_with_the_figure(tmp_path: Path, models: Path) -> None:
+    """A weight that is never used, but a thousand times larger than the others, takes all the steps of its row."""
+    write_checkpoint(tmp_path / "x", Size(dtype="F32"))
+
+    def silence(values: np.ndarray[Any, Any]) -> None:
+        values[0] = 0
+
+    def swell(values: np.ndarray[Any, Any]) -> None:
+        values[:, 0] = 1000
+
+    tower, edits = "model.vision_model.encoder.layers", {}
+    for i in range(2):
+        for norm, parts in (("layer_norm1", ["self_attn.v_proj"]), ("layer_norm2", ["mlp.fc1"])):
+            edits |= {f"{tower}.{i}.{norm}.{kind}": silence for kind in ("weight", "bias")}
+            edits |= {f"{tower}.{i}.{part}.weight": swell for part in parts}
+    change(tmp_path / "x" / "model.safetensors", edits)
+    with pytest.raises(ModelError, match=r"in 8 bits against those before: cosine 0\.\d+, NOT cosine ≥ 0\.995"):
+        import_model(str(tmp_path / "x"), dtype="int8", verify=False)
+    assert nothing_in(models)
+    import_model(str(tmp_path / "x"), verify=False)
+
+
+def test_a_selective_graph_that_differs_from_the_full_one_is_found(tmp_path: Path) -> None:
+    for name, epsilon in (("right", 1e-6), ("wrong", 0.5)):
+        write_checkpoint(tmp_path / name, Size(dtype="F32"))
+        edit(tmp_path / name / "config.json", lambda c, e=epsilon: c["vision_config"].update(layer_norm_eps=e))
+        export_model(tmp_path / name, name=name, domain="noise")
+    assert all(check.passed for check in own_checks(load_model(tmp_path / "right")))
+    shutil.copyfile(tmp_path / "wrong" / "select_inplace.onnx", tmp_path / "right" / "select_inplace.onnx")
+    assert [check.passed for check in own_checks(load_model(tmp_path / "right"))] == [False, False, True]
 
 
 TEMPLATES: dict[str, tuple[Callable[[Path], object], str]] = {

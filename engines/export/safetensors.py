@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from config.errors import ModelError
@@ -65,6 +67,13 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         name: StoredTensor(e.dtype, e.shape, start + e.data_offsets[0], e.data_offsets[1] - e.data_offsets[0])
         for name, e in entries.items()
     }
+
+
+def floats(content: bytes, dtype: str) -> NDArray[np.float32]:
+    """Values stored as `F32`, `F16` or `BF16`, as float32; a bfloat16 is the upper half of one."""
+    if dtype == "BF16":
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, {"F16": "<f2", "F32": "<f4"}[dtype]).astype(np.float32)
 
 
 def _check_layout(file: Path, entries: dict[str, _Entry], stored: int) -> None:

@@ -7,7 +7,6 @@ transformers is needed; where they are installed, the outcome is compared with t
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import re
 import shutil
@@ -18,13 +17,14 @@ from typing import Any, Literal
 
 from config.errors import ModelError
 from engines import store
-from engines.export import export_model, seal, write_manifest
+from engines.export import export_model, seal
 from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
+from engines.export.quantize import quantize
 from engines.importing import hub, parity
 from engines.importing.template import prompt_of
 from engines.importing.vocabulary import read_tokenizer
 from engines.importing.weights import find_weights, write_weights
-from engines.manifest import MANIFEST, Model, load_model, read_manifest, sha256
+from engines.manifest import MANIFEST, Model, load_model
 from engines.text.prompt import IMAGE
 from engines.verification import REPORT, Check, features_of, fidelity, own_checks
 
@@ -138,7 +138,6 @@ def _build(
 ) -> dict[str, Any]:
     """Fill `target`; returns the report."""
     progress("checking the checkpoint", None)
-    quantise = _quantiser() if dtype == "int8" else None
     prompt, prompt_file = _check_settings(source)
     _check_buckets(buckets, read_config(source / "config.json").vision_config)
     weights = find_weights(source)
@@ -168,12 +167,13 @@ def _build(
         )
     else:
         report["transformers"] = {"compared": False, "reason": "--no-verify"}
-    if quantise is not None:
-        progress("quantising", None)
+    if dtype == "int8":
+        progress("rounding the vision tower to 8 bits", None)
         before = features_of(model)
-        quantise(target)
-        model = _rehashed(target)
-        checks.append(fidelity(before, features_of(model), "int8"))
+        quantize(target)
+        model = load_model(target)
+        checks.append(fidelity(before, features_of(model)))
+        checks += own_checks(model, suffix=" in 8 bits") if verify else []
     report["checks"] = [dataclasses.asdict(check) for check in checks]
     if failed := [check for check in checks if not check.passed]:
         raise ModelError(
@@ -193,21 +193,6 @@ def _compare(
     more, version = parity.against_transformers(source, model, exact=exact, say=lambda step: progress(step, None))
     checks += more
     return {"compared": True, "version": version}
-
-
-def _quantiser() -> Callable[[Path], None]:
-    try:
-        quantize: Callable[[Path], None] = importlib.import_module("engines.export.quantize").quantize
-    except ImportError:
-        raise ModelError("--dtype int8: this version can't quantise; expected fp32, fp16, or no --dtype") from None
-    return quantize
-
-
-def _rehashed(folder: Path) -> Model:
-    """The model after its files were rewritten."""
-    manifest = read_manifest(folder)
-    write_manifest(folder, manifest.model_copy(update={"weights": {f: sha256(folder / f) for f in manifest.weights}}))
-    return load_model(folder)
 
 
 def _domain(source: Path) -> str:

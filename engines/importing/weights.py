@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from config.errors import ModelError
 from engines.export.checkpoint import WEIGHTS, Checkpoint, read_config, read_json
 from engines.export.parameters import HEAD, TEXT, needed
-from engines.export.safetensors import ITEM_BYTES, StoredTensor, read_header
+from engines.export.safetensors import ITEM_BYTES, StoredTensor, floats, read_header
 
 INDEX = "model.safetensors.index.json"
 BLOCK = 1 << 24  # bytes read at once; a multiple of every item's size
@@ -137,7 +136,7 @@ def _copy(name: str, stored: Any, tensor: StoredTensor, dtype: str | None, out: 
         if dtype in (None, tensor.dtype):
             written += out.write(block)
             continue
-        values = _floats(block, tensor.dtype)
+        values = floats(block, tensor.dtype)
         if dtype == "F32":
             written += out.write(values.tobytes())
             continue
@@ -152,10 +151,3 @@ def _copy(name: str, stored: Any, tensor: StoredTensor, dtype: str | None, out: 
         largest = max(largest, float(np.abs(values).max()))
         written += out.write(halves.tobytes())
     return (error / largest if largest else 0.0), written
-
-
-def _floats(block: bytes, dtype: str) -> NDArray[np.float32]:
-    """Values as float32; a bfloat16 is the upper half of a float32."""
-    if dtype == "BF16":
-        return (np.frombuffer(block, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(block, {"F16": "<f2", "F32": "<f4"}[dtype]).astype(np.float32)
