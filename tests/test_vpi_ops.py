@@ -92,6 +92,14 @@ def test_flow_is_backward_and_consistent(shift: tuple[int, int]) -> None:
     assert np.median(flow.error[inner]) < 0.3
 
 
+def test_flow_of_a_small_part_leaves_the_flow_of_the_whole_as_it_was() -> None:
+    ops, wide = HostOps(), cv2.cvtColor(texture(9, (330, 180)), cv2.COLOR_RGB2GRAY)
+    previous, current = wide[:, 10:], wide[:, :-10]
+    expected = ops.flow(previous, current, (1.0, 1.0)).backward
+    ops.flow(previous, current, (1.0, 1.0), (100, 60, 164, 124))
+    np.testing.assert_array_equal(ops.flow(previous, current, (1.0, 1.0)).backward, expected)
+
+
 def test_what_appears_from_nowhere_is_inconsistent() -> None:
     previous = cv2.cvtColor(texture(6, (320, 180)), cv2.COLOR_RGB2GRAY)
     current = previous.copy()
