@@ -2,7 +2,7 @@
 
 Every round encodes one picture in full and once for each share, so that whatever else the machine does hits all alike;
 medians over rounds. What is measured is `encode` as the coherent path calls it, gathering of patches included; past the
-measured crossover it takes the full graph itself.
+measured crossover it takes the full graph itself. Small shares are also measured for two cameras in one pass.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from rich.table import Table
 
 from config.errors import ConfigError
 from engines.cost import encode_cost
+from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.pair import OnnxPair
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode
 from engines.random_tower import TOWERS, model_or_tower
 
 PERCENTS = (1, 2, 5, 10, 25, 50, 75, 100)
+PAIRED = (1, 2, 5, 10)
 DEFAULT_TOWERS = ("reference", *TOWERS)
 _LEAST_ROUNDS, _MOST_ROUNDS = 5, 200
 
@@ -49,9 +52,22 @@ def bench_engine(
     for name in towers:
         progress(f"{name}: getting ready")
         with model_or_tower(name) as model:
-            runtime = OnnxRuntime(model, threads=threads)
+            runtime = _faster(model, threads, clock)
             measured.append(_curve(name, runtime, seconds, progress, clock))
     return {"threads": threads, "cores": os.cpu_count(), "towers": measured}
+
+
+def _faster(model: Model, threads: int, clock: Clock) -> OnnxRuntime:
+    """Idle threads wait actively or asleep: the former is faster on cores that have nothing else to do, else by far the
+    slower."""
+    patches = np.zeros((model.manifest.tokens, 3 * model.manifest.patch_size**2), np.float32)
+    tried = []
+    for spin in (True, False):
+        runtime = OnnxRuntime(model, threads=threads, spin=spin)
+        session = runtime.session("encode_full_fused")
+        spent = [_timed(clock, session.run, ["features"], {"patches": patches}) for _ in range(4)]
+        tried.append((float(np.median(spent[1:])), runtime))
+    return min(tried, key=lambda timed: timed[0])[1]
 
 
 def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, clock: Clock) -> dict[str, Any]:
@@ -65,15 +81,21 @@ def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, 
         percent: EncodePlan(Mode.WARPING, np.sort(rng.permutation(tokens)[:count])) for percent, count in counts.items()
     }
     encode_cost(encoder)
+    other = OnnxEncoder(runtime)
+    pair = OnnxPair(runtime, encoder, other)
     for plan in (full, *plans.values()):
-        encoder.encode(picture, plan)
+        pair.encode((picture, picture), (plan, plan))
     full_ms: list[float] = []
     spent: dict[int, list[float]] = {percent: [] for percent in plans}
+    paired: dict[int, list[float]] = {percent: [] for percent in PAIRED}
     end = clock() + seconds
     while len(full_ms) < _LEAST_ROUNDS or (clock() < end and len(full_ms) < _MOST_ROUNDS):
-        full_ms.append(_timed(encoder, picture, full, clock))
-        for percent in rng.permutation(PERCENTS):
-            spent[int(percent)].append(_timed(encoder, picture, plans[int(percent)], clock))
+        full_ms.append(_timed(clock, encoder.encode, picture, full))
+        for percent in map(int, rng.permutation(PERCENTS)):
+            plan = plans[percent]
+            spent[percent].append(_timed(clock, encoder.encode, picture, plan))
+            if percent in PAIRED:
+                paired[percent].append(_timed(clock, pair.encode, (picture, picture), (plan, plan)) / 2)
         progress(f"{name}: round {len(full_ms)}, {max(0, end - clock()):.0f} s left")
     curve = []
     for percent, ms in spent.items():
@@ -86,6 +108,7 @@ def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, 
                 "speedup": float(np.median(full_ms) / np.median(ms)),
                 "speedup_quartiles": [float(np.percentile(ratios, q)) for q in (25, 75)],
                 "path": "full" if counts[percent] >= encoder.crossover else "selective",
+                **({"paired_ms": float(np.median(paired[percent]))} if percent in PAIRED else {}),
             }
         )
     return {
@@ -94,6 +117,7 @@ def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, 
         "dim": manifest.dim,
         "layers": manifest.layers,
         "weights": manifest.dtype,
+        "spin": runtime.spin,
         "full_ms": float(np.median(full_ms)),
         "crossover_tokens": encoder.crossover,
         "cache_bytes": encoder.cache_bytes,
@@ -102,14 +126,15 @@ def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, 
     }
 
 
-def _timed(encoder: OnnxEncoder, picture: NDArray[np.uint8], plan: EncodePlan, clock: Clock) -> float:
+def _timed(clock: Clock, encode: Callable[..., object], *arguments: object) -> float:
     start = clock()
-    encoder.encode(picture, plan)
+    encode(*arguments)
     return 1e3 * (clock() - start)
 
 
 def render(report: dict[str, Any]) -> Table:
-    """A row for each tower: milliseconds of a full encode, then speed-up by share of dirty tokens."""
+    """A row for each tower: milliseconds of a full encode, then speed-up by share of dirty tokens; and what a camera
+    gains when another goes with it."""
     table = Table(title=f"Speed-up of a selective encode against a full one, {report['threads']} threads")
     for heading in ("tower", "tokens", "full ms", *(f"{percent} %" for percent in PERCENTS), "full from"):
         table.add_column(heading, justify="left" if heading == "tower" else "right")
@@ -117,6 +142,8 @@ def render(report: dict[str, Any]) -> Table:
         points = [f"{point['speedup']:.3g}×" for point in tower["curve"]]
         size = [tower["name"], str(tower["tokens"]), f"{tower['full_ms']:.1f}"]
         table.add_row(*size, *points, f"{tower['crossover_tokens'] / tower['tokens']:.0%}")
+        gains = [f"{p['ms'] / p['paired_ms'] - 1:+.0%}" if "paired_ms" in p else "" for p in tower["curve"]]
+        table.add_row("  two cameras in one pass", "", "", *gains, "")
     return table
 
 

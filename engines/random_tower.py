@@ -52,7 +52,7 @@ def random_tower(name: str, folder: Path) -> Model:
     wanted = parameters(read_config(folder / "config.json"), head=False)
     _write_random(folder / WEIGHTS, {key: size for key, size in wanted.items() if key.startswith(f"{vision.TOWER}.")})
     checkpoint = Checkpoint.open(folder)
-    graphs = [vision.encode_full_fused(checkpoint), vision.select_inplace(checkpoint)]
+    graphs = vision.for_onnx_runtime(checkpoint)
     for graph in graphs:
         (folder / graph.file.file).write_bytes(graph.content())
     side, heads = shape["image_size"] // shape["patch_size"], shape["num_attention_heads"]

@@ -54,13 +54,23 @@ class Slots:
         return np.asarray(cells[:, None] + self._offsets, np.int64)
 
     def apply(self, plan: EncodePlan) -> Moves:
-        """Take a selective plan over. Raises ValueError, and changes nothing, when the plan names slots that are not
-        there, a first slot that begins no cell, or leaves a cell partly coarse."""
+        """Take a selective plan over. Raises ValueError as `check` does, and has changed nothing then."""
+        states = self.check(plan)
+        if states is None:
+            return _NOTHING
+        encoded, coarse = states
+        self.coarse[:] = coarse
+        return _NOTHING if plan.fetch is None else self._rename(plan.fetch, encoded)
+
+    def check(self, plan: EncodePlan) -> tuple[NDArray[np.bool_], NDArray[np.bool_]] | None:
+        """Which slots a selective plan encodes, and which are coarse after it, bool (T,) each; None where nothing is
+        coarse and nothing moves. Raises ValueError when the plan names slots that are not there, a first slot that
+        begins no cell, or leaves a cell partly coarse."""
         dirty = _NONE if plan.dirty is None else plan.dirty
         cells = _NONE if plan.coarse is None else plan.coarse
         self._check_range(dirty, cells)
         if plan.fetch is None and not len(cells) and not self.coarse.any():
-            return _NOTHING
+            return None
         four = self.four(cells)
         encoded = np.zeros(len(self.rows), bool)
         encoded[dirty] = True
@@ -71,12 +81,9 @@ class Slots:
         coarse[dirty] = False
         coarse[four] = True
         self._check_whole(coarse)
-        moves = _NOTHING
         if plan.fetch is not None:
             self._check_fetch(plan.fetch, coarse & ~encoded)
-            moves = self._rename(plan.fetch, encoded)
-        self.coarse[:] = coarse
-        return moves
+        return encoded, coarse
 
     def _rename(self, fetch: Ints, encoded: NDArray[np.bool_]) -> Moves:
         """Give each slot that is not encoded anew the row of the slot it fetches from. The second slot to want a row

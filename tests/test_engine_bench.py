@@ -50,6 +50,7 @@ def test_the_curve_covers_every_share_of_every_tower(folder: Path) -> None:
         assert [point["tokens"] for point in tower["curve"]] == [1, 1, 3, 6, 16, 32, 48, 64]
         assert all(point["speedup"] == pytest.approx(1) for point in tower["curve"])
         assert tower["curve"][-1]["path"] == "full"
+        assert [point.get("paired_ms") for point in tower["curve"]] == [pytest.approx(5)] * 4 + [None] * 4
 
 
 def test_the_command_writes_json_and_a_picture(folder: Path, tmp_path: Path) -> None:

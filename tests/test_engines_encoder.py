@@ -21,6 +21,7 @@ from engines.cost import encode_cost
 from engines.export import export_model
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.pair import OnnxPair
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode, cells_of
 from engines.preprocess import Preprocessor
@@ -71,7 +72,7 @@ def poison(encoder: Form, slots: list[int]) -> None:
     if isinstance(encoder, RowsEncoder):
         encoder.poison(slots)
     else:
-        encoder._cache[:, :, slots] = np.nan
+        encoder.cache[:, :, slots] = np.nan
 
 
 def picture(seed: int) -> NDArray[np.uint8]:
@@ -192,6 +193,35 @@ def test_any_run_of_plans_equals_the_tower_spelled_out(
         assert tokens.encoded == len(plan.dirty) + len(coarse)
         np.testing.assert_allclose(tokens.features, plain.encode(picture(number), list(plan.dirty), coarse), atol=1e-4)
         np.testing.assert_array_equal(tokens.coarse, plain.count != 1)
+
+
+@settings(deadline=None, max_examples=15)
+@given(first=plans(), second=plans())
+def test_two_cameras_together_are_two_cameras_one_by_one(
+    runtime: OnnxRuntime, first: list[EncodePlan], second: list[EncodePlan]
+) -> None:
+    together, apart = ([OnnxEncoder(runtime), OnnxEncoder(runtime)] for _ in range(2))
+    pair = OnnxPair(runtime, *together)
+    for number, plan in enumerate(zip([FULL, *first], [FULL, *second], strict=False)):
+        images = picture(number), picture(50 + number)
+        expected = [encoder.encode(*work) for encoder, *work in zip(apart, images, plan, strict=True)]
+        for ours, theirs in zip(pair.encode(images, plan), expected, strict=True):
+            assert ours.encoded == theirs.encoded
+            np.testing.assert_allclose(ours.features, theirs.features, atol=1e-5)
+            np.testing.assert_array_equal(ours.coarse, theirs.coarse)
+    for ours, theirs in zip(together, apart, strict=True):
+        np.testing.assert_allclose(ours.cache[:, :, ours.slots.rows], theirs.cache[:, :, theirs.slots.rows], atol=1e-5)
+
+
+def test_a_pair_refuses_a_bad_plan_and_changes_neither(runtime: OnnxRuntime) -> None:
+    pair = OnnxPair(runtime, first := OnnxEncoder(runtime), second := OnnxEncoder(runtime))
+    pair.encode((picture(1), picture(2)), (FULL, FULL))
+    before = [encoder.cache.copy() for encoder in (first, second)]
+    with pytest.raises(ValueError, match="both in"):
+        pair.encode((picture(3), picture(4)), (select(1, coarse=[2]), select(0, coarse=[0])))
+    for encoder, cache in zip((first, second), before, strict=True):
+        np.testing.assert_array_equal(encoder.cache, cache)
+        assert not encoder.slots.coarse.any()
 
 
 def test_all_tokens_dirty_equals_a_full_encode(encoder: Form) -> None:
@@ -346,11 +376,11 @@ def test_a_slide_of_the_grid_moves_no_row_of_the_cache(runtime: OnnxRuntime) -> 
     """One column to the left: tokens take their rows along, and only what is revealed is written."""
     encoder = OnnxEncoder(runtime)
     encoder.encode(picture(1), FULL)
-    before = encoder._cache.copy()
+    before = encoder.cache.copy()
     slots = np.arange(TOKENS).reshape(SIDE, SIDE)
     fetch = np.concatenate([slots[:, 1:], slots[:, -1:]], axis=1).ravel()
     encoder.encode(picture(2), select(*slots[:, -1], fetch=fetch))
-    changed = (encoder._cache != before).any(axis=(0, 1, 3))
+    changed = (encoder.cache != before).any(axis=(0, 1, 3))
     np.testing.assert_array_equal(np.flatnonzero(changed), slots[:, 0])
 
 

@@ -67,11 +67,13 @@ class Graph:
         self._nodes.append(helper.make_node(kind, list(inputs), [value], name=value, **attributes))
         return value
 
-    def split(self, x: str, sizes: Sequence[int], axis: int = 0, names: Sequence[str] = ()) -> list[str]:
-        """Add a node that cuts x along an axis; the runtime copies the pieces."""
+    def split(self, x: str, sizes: Sequence[int] | str, axis: int = 0, names: Sequence[str] = ()) -> list[str]:
+        """Add a node that cuts x along an axis; the runtime copies the pieces. sizes: known here, or the name of the
+        value that holds them, and then the pieces need names."""
         stem = f"split_{len(self._nodes)}"
         values = list(names) or [f"{stem}_{i}" for i in range(len(sizes))]
-        self._nodes.append(helper.make_node("Split", [x, self.constant(sizes)], values, name=stem, axis=axis))
+        lengths = sizes if isinstance(sizes, str) else self.constant(sizes)
+        self._nodes.append(helper.make_node("Split", [x, lengths], values, name=stem, axis=axis))
         return values
 
     def constant(self, value: NDArray[np.generic] | Sequence[int] | float) -> str:

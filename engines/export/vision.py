@@ -10,7 +10,7 @@ Selecting runs only n tokens; they attend to all T. With every token selected it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from onnx import TensorProto
@@ -26,8 +26,12 @@ Attend = Callable[[int, str], str]
 
 def graphs(checkpoint: Checkpoint, cache: CacheType = "float32") -> list[Graph]:
     """All graphs of this module."""
-    runtime = [encode_full_fused(checkpoint, cache), select_inplace(checkpoint, cache)]
-    return [*runtime, encode_full(checkpoint), select_rows(checkpoint), connect(checkpoint)]
+    return [*for_onnx_runtime(checkpoint, cache), encode_full(checkpoint), select_rows(checkpoint), connect(checkpoint)]
+
+
+def for_onnx_runtime(checkpoint: Checkpoint, cache: CacheType = "float32") -> list[Graph]:
+    """The tower as `OnnxEncoder` takes it."""
+    return [build(checkpoint, cache) for build in (encode_full_fused, select_inplace, select_pair)]
 
 
 def encode_full(checkpoint: Checkpoint) -> Graph:
@@ -76,27 +80,48 @@ def select_inplace(checkpoint: Checkpoint, cache: CacheType = "float32") -> Grap
     One buffer may be bound as input and output: ScatterND then writes rows only. Keys and values are tensors of their
     own, because cutting one tensor in two would copy the cache.
     """
-    tower = _Tower(Graph("select_inplace", checkpoint, integer=True))
+    return _selecting("select_inplace", checkpoint, cache, ("",))
+
+
+def select_pair(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
+    """`select_inplace` for two cameras, whose tokens go through the linear layers together, so that weights are read
+    once. patches and position hold the tokens of camera a, then those of b; counts (2,): how many each. index, source
+    (in the common order), keys and values are there for each, and end in _a or _b."""
+    return _selecting("select_pair", checkpoint, cache, ("_a", "_b"))
+
+
+def _selecting(name: str, checkpoint: Checkpoint, cache: CacheType, cameras: Sequence[str]) -> Graph:
+    tower = _Tower(Graph(name, checkpoint, integer=True))
     g, half = tower.g, cache == "float16"
     x = tower.embedded("n", positioned=True)
-    index = g.op("Unsqueeze", g.input_int("index", ("r",)), g.constant([1]))
-    index = g.op("Mul", index, g.constant([0, 1]))  # rows of the one batch
-    first = g.op("Mul", g.input_int("source", ("r",)), g.constant([3]))
-    places = [g.op("Add", first, g.constant([i])) for i in (1, 2)]
+    counts = g.input_int("counts", (len(cameras),)) if len(cameras) > 1 else None
+    written = []
+    for camera in cameras:
+        index = g.op("Unsqueeze", g.input_int(f"index{camera}", (f"r{camera}",)), g.constant([1]))
+        index = g.op("Mul", index, g.constant([0, 1]))  # rows of the one batch
+        first = g.op("Mul", g.input_int(f"source{camera}", (f"r{camera}",)), g.constant([3]))
+        places = [g.op("Add", first, g.constant([i])) for i in (1, 2)]
+        written.append((index, dict(zip(("keys", "values"), places, strict=True))))
+
+    def kept(layer: int, camera: int, part: str, rows: str) -> str:
+        index, places = written[camera]
+        value, shape = f"{part}_{layer}{cameras[camera]}", (1, tower.tokens, tower.dim)
+        new = g.op("Gather", rows, places[part], axis=0)
+        new = g.op("Cast", new, to=_STORED[cache]) if half else new
+        whole = g.op("ScatterND", g.input(f"{value}_in", shape, _STORED[cache]), index, new, name=value)
+        g.output(whole, shape, _STORED[cache])
+        return g.op("Cast", whole, to=TensorProto.FLOAT) if half else whole
 
     def attend(layer: int, h: str) -> str:
         qkv = g.linear(h, *(tower.projection(layer, part) for part in "qkv"))
         q = g.op("Gather", g.op("Reshape", qkv, g.constant([1, -1, 3, tower.dim])), g.constant(0), axis=2)
         rows = g.op("Reshape", qkv, g.constant([-1, tower.dim]))
-        kept = []
-        for part, place in zip(("keys", "values"), places, strict=True):
-            new = g.op("Gather", rows, place, axis=0)
-            new = g.op("Cast", new, to=_STORED[cache]) if half else new
-            whole = g.input(f"{part}_{layer}_in", (1, tower.tokens, tower.dim), _STORED[cache])
-            whole = g.op("ScatterND", whole, index, new, name=f"{part}_{layer}")
-            g.output(whole, (1, tower.tokens, tower.dim), _STORED[cache])
-            kept.append(g.op("Cast", whole, to=TensorProto.FLOAT) if half else whole)
-        return tower.fused_attention(q, *kept)
+        queries = g.split(q, counts, axis=1, names=[f"queries_{layer}{c}" for c in cameras]) if counts else [q]
+        found = [
+            tower.fused_attention(mine, *(kept(layer, camera, part, rows) for part in ("keys", "values")))
+            for camera, mine in enumerate(queries)
+        ]
+        return g.op("Concat", *found, axis=0) if counts else found[0]
 
     tower.run(x, attend, "n")
     return g

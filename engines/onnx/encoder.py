@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -9,10 +11,21 @@ from numpy.typing import NDArray
 from engines.onnx.runtime import OnnxRuntime, run
 from engines.plan import EncodePlan, TokenMap
 from engines.preprocess import Preprocessor
-from engines.slots import Moves, Slots
+from engines.slots import Slots
 
 PARTS = ("keys", "values")
-_NO_CELLS = np.empty(0, np.int64)
+_NONE = np.empty(0, np.int64)
+
+
+class Work(NamedTuple):
+    """One selective encode: how many tokens, their positions (n, 4); the slots (r,) that get their features, the cache
+    rows (r,) of these, and the tokens (r,) that they are of."""
+
+    tokens: int
+    position: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    source: NDArray[np.int64]
 
 
 class OnnxEncoder:
@@ -33,8 +46,8 @@ class OnnxEncoder:
         self.crossover = tokens
         self._pre = Preprocessor(manifest)
         self._full, self._select = runtime.session("encode_full_fused"), runtime.session("select_inplace")
-        self._slots = Slots(manifest.grid)
-        self._cache = np.zeros((manifest.layers, len(PARTS), tokens, dim), manifest.cache)
+        self.slots = Slots(manifest.grid)
+        self.cache = np.zeros((manifest.layers, len(PARTS), tokens, dim), manifest.cache)
         self._features, self._new = np.zeros((tokens, dim), np.float32), np.empty((tokens, dim), np.float32)
         self._patches = np.empty((tokens, 3 * manifest.patch_size**2), np.float32)
         self._counting = np.arange(tokens)
@@ -42,13 +55,13 @@ class OnnxEncoder:
         self._valid = False
         self._full_binding, self._audit_binding = self._full.io_binding(), self._full.io_binding()
         self._select_binding = self._select.io_binding()
-        for i, layer in enumerate(self._cache):
+        for i, layer in enumerate(self.cache):
             for part, rows in zip(PARTS, layer, strict=True):
                 place = ("cpu", 0, rows.dtype.type, (1, tokens, dim), rows.ctypes.data)
                 self._full_binding.bind_output(f"{part}_{i}", *place)
                 self._select_binding.bind_input(f"{part}_{i}_in", *place)
                 self._select_binding.bind_output(f"{part}_{i}", *place)
-        self._bind_features(self._full_binding, self._features)
+        bind_features(self._full_binding, self._features)
         self._full_binding.bind_cpu_input("patches", self._patches)
         self._audit_binding.bind_cpu_input("patches", self._patches)
 
@@ -67,70 +80,81 @@ class OnnxEncoder:
     @property
     def cache_bytes(self) -> int:
         """Keys and values of all layers: 2 · T · D each."""
-        return int(self._cache.nbytes)
+        return int(self.cache.nbytes)
 
     def encode(self, picture: NDArray[np.uint8], plan: EncodePlan) -> TokenMap:
         """See `Encoder.encode`. A plan made for a cache that is no longer valid is carried out in full."""
-        encoded = plan.encoded if self._valid else None
-        if encoded is None or encoded >= self.crossover:
-            encoded = self._manifest.tokens
-            self._encode_all(picture)
-        else:
-            moves = self._slots.apply(plan)
-            self._valid = False
-            self._carry(moves)
-            if encoded:
-                self._encode_some(picture, plan)
-            self._valid = True
-        return TokenMap(self._features, self._manifest.grid, encoded, self._slots.coarse)
+        if not self.selects(plan):
+            return self._encode_all(picture)
+        self.begin(plan)
+        work = self.gather(picture, plan, self._patches)
+        if work.tokens:
+            binding, new = self._select_binding, self._new[: work.tokens]
+            binding.bind_cpu_input("patches", self._patches[: work.tokens])
+            binding.bind_cpu_input("position", work.position)
+            binding.bind_cpu_input("index", work.rows)
+            binding.bind_cpu_input("source", work.source)
+            bind_features(binding, new)
+            run(self._select, binding)
+            self.take(work, new)
+        return self.done(work.tokens)
 
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (T, D), an array of their own; keys and values are not kept. Raises EngineFault."""
         features = np.empty_like(self._features)
         self._pre.patches(picture, out=self._patches)
-        self._bind_features(self._audit_binding, features)
+        bind_features(self._audit_binding, features)
         run(self._full, self._audit_binding)
         return features
 
     def reset(self) -> None:
         self._valid = False
 
-    def _encode_all(self, picture: NDArray[np.uint8]) -> None:
+    # What `engines.onnx.pair` shares.
+
+    def selects(self, plan: EncodePlan) -> bool:
+        """Is the plan one for the selective graph, or for none at all?"""
+        return self._valid and plan.encoded is not None and plan.encoded < self.crossover
+
+    def begin(self, plan: EncodePlan) -> None:
+        """Take over what the plan fetches. Until `done` the cache counts as invalid."""
+        moves = self.slots.apply(plan)
         self._valid = False
-        self._slots.reset()
-        self._pre.patches(picture, out=self._patches)
-        run(self._full, self._full_binding)
-        self._valid = True
-
-    def _encode_some(self, picture: NDArray[np.uint8], plan: EncodePlan) -> None:
-        """Fine tokens first, then coarse ones, whose four rows are written alike."""
-        slots = _NO_CELLS if plan.dirty is None else plan.dirty
-        fine = len(slots)
-        position, source, n = self._own_position[slots], self._counting[:fine], fine
-        self._pre.patches(picture, slots, self._patches)
-        if plan.coarse is not None:
-            n += len(plan.coarse)
-            four = self._slots.four(plan.coarse)
-            self._pre.coarse_patches(picture, plan.coarse, self._patches[fine:])
-            slots = np.concatenate([slots, four.ravel()])
-            position = np.concatenate([position, four])
-            source = np.concatenate([source, np.repeat(self._counting[fine:n], 4)])
-        binding, new = self._select_binding, self._new[:n]
-        binding.bind_cpu_input("patches", self._patches[:n])
-        binding.bind_cpu_input("position", position)
-        binding.bind_cpu_input("index", self._slots.rows[slots])
-        binding.bind_cpu_input("source", source)
-        self._bind_features(binding, new)
-        run(self._select, binding)
-        self._features[slots] = new if plan.coarse is None else new[source]
-
-    def _carry(self, moves: Moves) -> None:
-        """What a plan takes over from other slots."""
         if len(moves.moved_to):
             self._features[moves.moved_to] = self._features[moves.moved_from]
         if len(moves.copied_to):
-            self._cache[:, :, moves.copied_to] = self._cache[:, :, moves.copied_from]
+            self.cache[:, :, moves.copied_to] = self.cache[:, :, moves.copied_from]
 
-    @staticmethod
-    def _bind_features(binding: ort.IOBinding, rows: NDArray[np.float32]) -> None:
-        binding.bind_output("features", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+    def gather(self, picture: NDArray[np.uint8], plan: EncodePlan, patches: NDArray[np.float32]) -> Work:
+        """What the graph needs. Fine tokens come first, then coarse ones, whose four rows are written alike."""
+        slots = _NONE if plan.dirty is None else plan.dirty
+        fine = tokens = len(slots)
+        position, source = self._own_position[slots], self._counting[:fine]
+        self._pre.patches(picture, slots, patches)
+        if plan.coarse is not None:
+            tokens += len(plan.coarse)
+            four = self.slots.four(plan.coarse)
+            self._pre.coarse_patches(picture, plan.coarse, patches[fine:])
+            slots = np.concatenate([slots, four.ravel()])
+            position = np.concatenate([position, four])
+            source = np.concatenate([source, np.repeat(self._counting[fine:tokens], 4)])
+        return Work(tokens, position, slots, self.slots.rows[slots], source)
+
+    def take(self, work: Work, new: NDArray[np.float32]) -> None:
+        """Features (n, D) of the encoded tokens."""
+        self._features[work.slots] = new if len(work.slots) == work.tokens else new[work.source]
+
+    def done(self, encoded: int) -> TokenMap:
+        self._valid = True
+        return TokenMap(self._features, self._manifest.grid, encoded, self.slots.coarse)
+
+    def _encode_all(self, picture: NDArray[np.uint8]) -> TokenMap:
+        self._valid = False
+        self.slots.reset()
+        self._pre.patches(picture, out=self._patches)
+        run(self._full, self._full_binding)
+        return self.done(self._manifest.tokens)
+
+
+def bind_features(binding: ort.IOBinding, rows: NDArray[np.float32]) -> None:
+    binding.bind_output("features", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
