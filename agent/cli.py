@@ -190,7 +190,10 @@ def bench(
         bool, typer.Option("--engine", help="Measure the encoder alone, by the share of dirty tokens; takes no clips.")
     ] = False,
     towers: Annotated[
-        str | None, typer.Option(help="With --engine: models, or vit-s-576,vit-s-1024,siglip-b-1024 (random weights).")
+        str | None,
+        typer.Option(
+            help="With --engine: models, or vit-s-576,vit-s-1024,siglip-b-1024 (random weights; also with -int8)."
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="With --engine: for each tower, about so long.")] = 45.0,
 ) -> None:

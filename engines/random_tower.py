@@ -24,13 +24,19 @@ TOWERS: Mapping[str, Mapping[str, int]] = {
     "siglip-b-1024": {"image_size": 512, "patch_size": 16, "hidden_size": 768, "num_attention_heads": 12},
 }
 """What differs, as `config.json` names it: 12 layers, and an MLP of four times the width, they have all."""
+INT8 = "-int8"
+"""End of the name of a tower with 8-bit weights."""
+
+
+def is_tower(name: str | Path) -> bool:
+    return str(name).removesuffix(INT8) in TOWERS
 
 
 @contextmanager
 def model_or_tower(name: str | Path) -> Iterator[Model]:
     """The model of this name or folder, or a random tower of `TOWERS` that lasts no longer than the block. Raises
     ModelError."""
-    if name not in TOWERS:
+    if not is_tower(name):
         yield load_model(find_model(name))
         return
     with tempfile.TemporaryDirectory(prefix="stillwatch-tower-") as folder:
@@ -38,19 +44,23 @@ def model_or_tower(name: str | Path) -> Iterator[Model]:
 
 
 def random_tower(name: str, folder: Path) -> Model:
-    """Make a tower of `TOWERS` in an empty folder. Raises ModelError where the package onnx is not installed."""
+    """Make a tower of `TOWERS`, by its name or name-int8, in an empty folder. Raises ModelError where the package onnx
+    is not installed."""
     try:
         from engines.export import vision
         from engines.export.checkpoint import WEIGHTS, Checkpoint, read_config
         from engines.export.parameters import parameters
+        from engines.export.quantize import quantize_weights
     except ImportError as error:
         raise ModelError(f"the tower {name} is made here, and for that: {error}") from error
-    shape = TOWERS[name]
+    shape = TOWERS[name.removesuffix(INT8)]
     tower = {**shape, "num_hidden_layers": 12, "intermediate_size": 4 * shape["hidden_size"]}
     config = {"model_type": "idefics3", "vision_config": tower, "text_config": {"model_type": "llama"}}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     wanted = parameters(read_config(folder / "config.json"), head=False)
     _write_random(folder / WEIGHTS, {key: size for key, size in wanted.items() if key.startswith(f"{vision.TOWER}.")})
+    if name.endswith(INT8):
+        quantize_weights(folder)
     checkpoint = Checkpoint.open(folder)
     graphs = vision.for_onnx_runtime(checkpoint)
     for graph in graphs:
@@ -71,7 +81,7 @@ def random_tower(name: str, folder: Path) -> Model:
         dim=shape["hidden_size"],
         merge=1,
         position="absolute",
-        dtype="float32",
+        dtype="int8" if name.endswith(INT8) else "float32",
         cache_layout=(12, 2, heads, side * side, shape["hidden_size"] // heads),
         graphs={graph.name: graph.file for graph in graphs},
         weights={WEIGHTS: sha256(folder / WEIGHTS)},

@@ -28,13 +28,8 @@ def quantize(folder: Path) -> None:
     """Replace the weights of a model folder's vision tower by 8-bit ones, and write graphs and manifest anew. Raises
     ModelError when they are that already. The weights are replaced before the graphs: interrupted in between, the
     folder is refused by its hashes."""
-    manifest, checkpoint = read_manifest(folder), Checkpoint.open(folder)
-    chosen = {f"{layer}.weight" for layer in linear_layers(checkpoint.config.vision_config)}
-    if any(checkpoint.is_int8(name) for name in chosen):
-        raise ModelError(f"{folder / WEIGHTS}: holds 8-bit weights already")
-    unfinished = folder / f"{WEIGHTS}.new"
-    _write(folder / WEIGHTS, unfinished, {name: (t, name in chosen) for name, t in checkpoint.tensors.items()})
-    unfinished.replace(folder / WEIGHTS)
+    manifest = read_manifest(folder)
+    quantize_weights(folder)
     export_model(
         folder,
         name=manifest.name,
@@ -46,6 +41,17 @@ def quantize(folder: Path) -> None:
     )
     if manifest.files:
         seal(folder)
+
+
+def quantize_weights(folder: Path) -> None:
+    """`quantize` without graphs and manifest."""
+    checkpoint = Checkpoint.open(folder)
+    chosen = {f"{layer}.weight" for layer in linear_layers(checkpoint.config.vision_config)}
+    if any(checkpoint.is_int8(name) for name in chosen):
+        raise ModelError(f"{folder / WEIGHTS}: holds 8-bit weights already")
+    unfinished = folder / f"{WEIGHTS}.new"
+    _write(folder / WEIGHTS, unfinished, {name: (t, name in chosen) for name, t in checkpoint.tensors.items()})
+    unfinished.replace(folder / WEIGHTS)
 
 
 def rounded(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
