@@ -233,7 +233,13 @@ class Daemon:
         )
         credentials = None if camera.credentials is None else camera.credentials.read()
         opener = partial(
-            open_source, camera.source, source_id=name, paced=rendered, fps=camera.fps, credentials=credentials
+            open_source,
+            camera.source,
+            source_id=name,
+            paced=rendered,
+            fps=camera.fps,
+            credentials=credentials,
+            motion=True,
         )
         return Camera(
             name,
