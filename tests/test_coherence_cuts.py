@@ -106,9 +106,11 @@ def test_mixed_frames_belong_to_neither_shot(mixtures: int) -> None:
 @pytest.mark.parametrize("frames", [10, 20, 30])
 def test_a_dissolve_is_one_event_and_no_cut(frames: int) -> None:
     images = mixed(shot(0, 50), shot(1, 50), frames)
-    (found,) = Watched(images).cuts
+    watched = Watched(images)
+    (found,) = watched.cuts
     assert found.kind == "dissolve"
     assert abs(found.frame - 50) <= 2
+    assert any(found.frame <= reset <= found.frame + 2 for reset in watched.resets)
     assert abs(found.start - (50 - frames)) <= 3
 
 

@@ -36,16 +36,18 @@ class SceneCuts:
 
     lookahead = LOOKAHEAD
 
-    def __init__(self, distance: Distance, *, cut: float = 0.32, gradual: float = 0.35, reset: float = 0.18) -> None:
+    def __init__(self, distance: Distance, *, cut: float = 0.32, gradual: float = 0.35, reset: float = 0.15) -> None:
         self._recent = Recent(distance)
         self._hard, self._dissolve = AdaptiveCut(least=cut), Dissolve(least=gradual)
         self._fade = Fade(distance, least=gradual)
         self._reset = reset
+        self._reset_at = -1
 
     def reset(self) -> None:
         """Forget every frame: the next one has nothing to differ from."""
         self._recent.clear()
         self._fade.reset()
+        self._reset_at = -1
 
     def process(self, index: int, glance: Glance) -> CutVerdict:
         """One more frame; index: its number in the video. Frames of another grid need `reset` first."""
@@ -54,8 +56,10 @@ class SceneCuts:
         found = self._judge(recent.last - LOOKAHEAD) if recent.last >= LOOKAHEAD else None
         if recent.last == 0:
             return CutVerdict()
-        gradual = found is not None and found.kind != "cut"
-        return CutVerdict(gradual or self._jumped(), found, recent.difference(recent.last - 1, recent.last))
+        reset = self._jumped() or (found is not None and (found.kind != "cut" or self._reset_at < found.start))
+        if reset:
+            self._reset_at = index
+        return CutVerdict(reset, found, recent.difference(recent.last - 1, recent.last))
 
     def flush(self) -> list[Cut]:
         """At the end of the video: what the last frames say without any to follow."""
