@@ -14,8 +14,9 @@ from engines.manifest import GRAPH_FORMAT, Model
 class OnnxRuntime:
     """Opens each graph once, when it is first asked for.
 
-    threads: of one call. spin: idle threads wait actively for work; on free cores everything is about 1.6 times faster
-    so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work.
+    threads: of one call. spin: during a call, idle threads wait actively for work; on free cores everything is about
+    1.6 times faster so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work. Between calls
+    they sleep in any case: else those of one graph would hold a core for tens of milliseconds while another runs.
     """
 
     def __init__(self, model: Model, *, threads: int = 2, spin: bool = True) -> None:
@@ -42,6 +43,7 @@ class OnnxRuntime:
         options.enable_mem_pattern = False
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spin else "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:
