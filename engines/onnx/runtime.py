@@ -15,8 +15,8 @@ class OnnxRuntime:
     """Opens each graph once, when it is first asked for.
 
     threads: of one call. spin: during a call, idle threads wait actively for work; on free cores everything is about
-    1.6 times faster so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work. Between calls
-    they sleep in any case: else those of one graph would hold a core for tens of milliseconds while another runs.
+    1.6 times faster so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work. Between
+    calls they sleep in any case: else those of one graph would hold a core for milliseconds while another runs.
     """
 
     def __init__(self, model: Model, *, threads: int = 2, spin: bool = True) -> None:
