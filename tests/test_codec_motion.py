@@ -165,6 +165,15 @@ def test_behind_damage_nothing_is_said_until_the_next_key_frame(tmp_path: Path) 
     assert [i for i, frame in enumerate(frames) if frame.motion is None] == [*key[:1], 3, 4, 5, 6, *key[1:]]
 
 
+def test_what_costs_more_than_dense_flow_is_not_asked_for(tmp_path: Path) -> None:
+    wide = [mottled(5, 1602, 906)[:900, :1600]] * 3
+    assert not any(frame.motion for frame in read(written(tmp_path / "c.mp4", wide)))
+    step = CodecMotion.of((1280, 720), b"")
+    assert step.after(step) is None
+    small = CodecMotion.of((320, 180), b"")
+    assert small.after(small) is not None
+
+
 def test_where_there_are_no_vectors_there_is_no_motion(tmp_path: Path) -> None:
     images = panned(4, 2, 0)
     assert not any(frame.motion for frame in read(written(tmp_path / "c.mkv", images, "mjpeg")))

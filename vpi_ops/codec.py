@@ -25,8 +25,9 @@ CELL = 8
 """Pixels along a cell of the field: the smallest block that libav tells apart."""
 UNKNOWN = 2.0
 """Error of a cell without a vector, so that the mean over a patch passes 1 where half of it is unknown."""
-LONGEST = 6
-"""Most pictures that motion is followed through."""
+_LONGEST, _MOST_PIXELS = 6, 1_200_000
+"""Most pictures that motion is followed through, and most pixels in all of them: beyond, dense flow, which sees every
+picture at one small size, is much cheaper."""
 
 _AROUND = 9
 """Cells across, around an unknown one, whose mean motion it takes."""
@@ -34,6 +35,11 @@ _WORDS = 10
 """`AVMotionVector` (libavutil/motion_vector.h) in words of 32 bit: 0 is the source, 6 and 7 the motion, 8 its scale. As
 halves of 16 bit: 2 is the block's width and height, a byte each, 5 and 6 are its centre."""
 _WIDE, _TALL = 16, 16 << 8
+
+
+def affordable(size: tuple[int, int], frames: float) -> bool:
+    """Whether motion through so many pictures of (width, height) is worth its time."""
+    return frames <= _LONGEST and size[0] * size[1] * frames <= _MOST_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ class CodecMotion:
         return len(self.steps)
 
     def after(self, before: CodecMotion | None) -> CodecMotion | None:
-        """This motion and, before it, the other; None when that is unknown, of another size, or the way too long."""
-        if before is None or before.size != self.size or self.frames + before.frames > LONGEST:
+        """This motion and, before it, the other; None when that is unknown, of another size, or not `affordable`."""
+        if before is None or before.size != self.size or not affordable(self.size, self.frames + before.frames):
             return None
         return CodecMotion(self.size, self.steps + before.steps)
 

@@ -55,11 +55,10 @@ class Decoder:
 
     rate: frames a second, the container's word where it is believable. frames: how many, None when unknown. recorded:
     the video has an end. clocked: its time stamps mean something. decoded: pictures so far. damaged: packets and
-    pictures left out so far. motion: have pictures carry the codec's motion vectors, where it is one that has them.
-    Raises SourceError when it can't be opened now, CorruptInput when a file is no video.
+    pictures left out so far. Raises SourceError when it can't be opened now, CorruptInput when a file is no video.
     """
 
-    def __init__(self, source: VideoInput, *, timeout_s: float, motion: bool = False) -> None:
+    def __init__(self, source: VideoInput, *, timeout_s: float) -> None:
         self._source = source
         self._timeout_s = timeout_s
         self.decoded = 0
@@ -82,12 +81,19 @@ class Decoder:
             self._container.close()
             raise
         self._stream.codec_context.thread_count = 1
-        if motion:
-            self._stream.codec_context.options = {"flags2": "+export_mvs"}
         self.rate = next((rate for rate in self._rates() if 0 < rate <= _HIGHEST_FPS), _USUAL_FPS)
         self.recorded = source.kind is Kind.FILE or (source.kind is Kind.DOWNLOAD and bool(self._container.duration))
         self.frames = self._stream.frames or None if self.recorded else None
         self.clocked = self._container.format.name not in _WITHOUT_CLOCK
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) by the container's word."""
+        return self._stream.codec_context.width, self._stream.codec_context.height
+
+    def export_motion(self) -> None:
+        """Have pictures carry the codec's motion vectors, where it is one that has them. Before the first picture."""
+        self._stream.codec_context.options = {"flags2": "+export_mvs"}
 
     def pictures(self) -> Iterator[VideoFrame | None]:
         """Every picture to the end. None stands for a packet that gave no picture, so that the caller can look at the

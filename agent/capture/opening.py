@@ -59,7 +59,8 @@ def open_source(
     sources are live whatever is said here. fps: keep at most so many frames a second; `Frame.index` counts the others
     too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
     to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL. motion: have
-    `Frame.motion` hold the codec's motion vectors, where it hands them out (H.264, MPEG-4 and older).
+    `Frame.motion` hold the codec's motion vectors, where it hands them out (H.264, MPEG-4 and older) and
+    pictures are not above 720p.
 
     Raises ConfigError (a URI that can't be used), SourceError (can't be reached now), CorruptInput (a file that is
     there and can't be decoded). No message holds a credential.

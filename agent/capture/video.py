@@ -23,7 +23,7 @@ from agent.capture.source import SourceInfo
 from agent.capture.timing import MediaClock, RateLimit, Timeline
 from agent.capture.vectors import VectorReader
 from config.errors import EndOfStream, SourceError, StillwatchError
-from vpi_ops.codec import CodecMotion
+from vpi_ops.codec import CodecMotion, affordable
 
 _ONE_THREAD: Mapping[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 """Since PyAV 17 a conversion starts one thread a core, for no gain at camera sizes; before, it always used one."""
@@ -48,7 +48,8 @@ class VideoSource:
     paced wait is cut short). So network streams and devices belong in a `DetachedSource`; files never block for long.
 
     paced: give recorded video out at its own speed. fps: keep at most so many frames a second; the others are decoded
-    and counted in `index` but never converted. motion: give frames the codec's motion vectors, where it has them.
+    and counted in `index` but never converted. motion: give frames the codec's motion vectors, where it has them
+    and they are worth their time (`vpi_ops.codec.affordable`).
     Raises SourceError, CorruptInput.
     """
 
@@ -72,9 +73,12 @@ class VideoSource:
         self._closing = threading.Event()
         self._failure: StillwatchError | None = None
         self._size: tuple[int, int] | None = None
-        self._decoder = Decoder(source, timeout_s=timeout_s, motion=motion)
-        self._vectors = VectorReader() if motion else None
+        self._decoder = Decoder(source, timeout_s=timeout_s)
+        self._vectors: VectorReader | None = None
         self._damaged_before = 0
+        if motion and affordable(self._decoder.size, max(1.0, self._decoder.rate / fps) if fps else 1.0):
+            self._vectors = VectorReader()
+            self._decoder.export_motion()
         self._timeline = Timeline(period_s=1 / self._decoder.rate)
         self._media_clock = MediaClock(clock, paced=paced) if self._decoder.recorded else None
         self._pictures = self._decoder.pictures()
