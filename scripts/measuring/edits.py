@@ -28,12 +28,13 @@ class Shot:
 @dataclass(slots=True)
 class Edit:
     """frames: float32 (80, 80, 3) each, grey levels. cuts: first frames of new shots. gradual: (start, first whole
-    frame, kind). disturbed: (first frame, frames, what)."""
+    frame, kind). disturbed: (first frame, frames, what). jumps: those of the cuts that stay with the same footage."""
 
     frames: list[Frames] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
     gradual: list[tuple[int, int, str]] = field(default_factory=list)
     disturbed: list[tuple[int, int, str]] = field(default_factory=list)
+    jumps: list[int] = field(default_factory=list)
 
     def pictures(self, rng: Rng) -> NDArray[np.uint8]:
         """The frames as a camera would give them: a quarter of the clips grey, a fifth with bars, all noisy."""
@@ -49,9 +50,12 @@ class Edit:
 def compose(rng: Rng, shots: Sequence[Shot], pieces: int = 12) -> Edit:
     """A clip of so many pieces of the shots."""
     edit = Edit()
-    old = _disturb(edit, rng, _piece(rng, shots))
+    source, old = _piece(rng, shots)
+    old = _disturb(edit, rng, old)
     for _ in range(pieces - 1):
-        new = _piece(rng, shots)
+        source_before = source
+        source, new = _piece(rng, shots)
+        cuts_before = len(edit.cuts)
         draw = rng.random()
         if draw < 0.6:
             _cut(edit, old, new, 0)
@@ -61,19 +65,22 @@ def compose(rng: Rng, shots: Sequence[Shot], pieces: int = 12) -> Edit:
             new = _dissolve(edit, old, new, int(rng.integers(8, 31)))
         else:
             new = _fade(edit, old, new, int(rng.integers(5, 25)), int(rng.integers(0, 12)), int(rng.integers(5, 25)))
+        if source == source_before:
+            edit.jumps += edit.cuts[cuts_before:]
         old = _disturb(edit, rng, new)
     edit.frames += list(old)
     return edit
 
 
-def _piece(rng: Rng, shots: Sequence[Shot]) -> Frames:
-    """A stretch of a shot, at times faster and at times mirrored."""
-    frames = shots[int(rng.integers(len(shots)))].frames
+def _piece(rng: Rng, shots: Sequence[Shot]) -> tuple[str, Frames]:
+    """The source and a stretch of a shot, at times faster and at times mirrored."""
+    shot = shots[int(rng.integers(len(shots)))]
+    frames = shot.frames
     pace = int(rng.integers(2, 4)) if rng.random() < 0.25 and len(frames) > 150 else 1
     length = min(int(rng.integers(40, 100)), len(frames) // pace)
     first = int(rng.integers(0, len(frames) - pace * length + 1))
     piece = frames[first : first + pace * length : pace].astype(np.float32)
-    return piece[:, :, ::-1] if rng.random() < 0.2 else piece
+    return shot.source, piece[:, :, ::-1] if rng.random() < 0.2 else piece
 
 
 def _cut(edit: Edit, old: Frames, new: Frames, mixed: int) -> Frames:
