@@ -68,11 +68,13 @@ class Batch:
         return ready
 
     def ask(self, batch: dict[str, Any], rng: np.random.Generator, asked: int) -> None:
-        """Other questions about the pictures of a batch."""
+        """Other questions about the pictures of a batch; in half of the batches the later picture of a pair comes first."""
         truths, visual = batch["truths"], batch["source"].shape[1] // 4
         single = [self._ask(both[n], rng, asked) for n in range(2) for both in truths]
         batch["single"] = pack(self._words, single, visual, 1)
-        batch["double"] = pack(self._words, [self._compare(both) for both in truths], visual, 2)
+        batch["backwards"] = bool(rng.random() < 0.5)
+        double = [self._compare(both[::-1] if batch["backwards"] else both) for both in truths]
+        batch["double"] = pack(self._words, double, visual, 2)
 
     def _show(
         self, rng: np.random.Generator, edge: int, out: np.ndarray, slots: np.ndarray, labels: dict[str, np.ndarray]

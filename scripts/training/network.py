@@ -27,7 +27,7 @@ COARSE = 0.25
 
 
 def make_network(words: Words, vocabulary_size: int) -> Any:
-    """The Idefics3 shape, small: SigLIP-style tower 6 × 192, pixel shuffle by 2, Llama 4 × 192."""
+    """The Idefics3 shape, small: SigLIP-style tower 6 × 192, pixel shuffle by 2, Llama 6 × 192."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
     config = Idefics3Config(
@@ -36,7 +36,7 @@ def make_network(words: Words, vocabulary_size: int) -> Any:
             "image_size": SIZE, "patch_size": PATCH,
         },
         text_config={
-            "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 448, "num_hidden_layers": 4,
+            "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 448, "num_hidden_layers": 6,
             "num_attention_heads": 3, "num_key_value_heads": 1, "vocab_size": vocabulary_size,
             "max_position_embeddings": 2048, "rope_theta": 10_000.0, "tie_word_embeddings": True,
             "bos_token_id": words.start, "eos_token_id": words.end, "pad_token_id": words.pad,
@@ -65,18 +65,29 @@ def waves(width: int, amplitude: float = 0.25) -> np.ndarray:
 
 
 def start_from(network: Any, tokenizer: Any, folder: Path) -> None:
-    """Take over the weights of an earlier model folder of the same shape; words keep their vectors by their text."""
+    """Take over the weights of an earlier model folder; words keep their vectors by their text. Where that has fewer
+    text layers, those it lacks are spread among its own, and pass on what they get until they learn otherwise."""
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
 
     weights = load_file(folder / "model.safetensors")
     old = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
     own = network.state_dict()
+    stack = "model.text_model.layers."
+    layers = len(network.model.text_model.layers)
+    learned = 1 + max(int(name.split(".")[3]) for name in weights if name.startswith(stack))
+    place = [(i + 1) * layers // learned - 1 for i in range(learned)]
+    for number in set(range(layers)) - set(place):
+        own[f"{stack}{number}.self_attn.o_proj.weight"].zero_()
+        own[f"{stack}{number}.mlp.down_proj.weight"].zero_()
     for name, weight in weights.items():
         if "embed_tokens" in name or "lm_head" in name:
             for word, row in tokenizer.get_vocab().items():
                 if word in old:
                     own[name][row] = weight[old[word]].float()
+        elif name.startswith(stack):
+            number, _, rest = name[len(stack) :].partition(".")
+            own[f"{stack}{place[int(number)]}.{rest}"] = weight.float()
         else:
             own[name] = weight.float()
     network.load_state_dict(own)
@@ -129,11 +140,11 @@ class Trainee:
 
     def _said(self, batch: dict[str, Any], features: Any, facts: dict[str, float]) -> Any:
         """Loss of the words about features (2R, T, D): the earlier pictures, then the later ones."""
-        half = len(features) // 2
         with torch.autocast("cpu", torch.bfloat16):
             visual = self.network.model.connector(features)
             words = self._words(batch["single"], [visual], facts)
-            return words + 0.5 * self._words(batch["double"], [visual[:half], visual[half:]], facts)
+            both = visual.chunk(2)
+            return words + 0.5 * self._words(batch["double"], [*(both[::-1] if batch["backwards"] else both)], facts)
 
     def _embed(self, patches: Any) -> Any:
         embed = self.network.model.vision_model.embeddings.patch_embedding
