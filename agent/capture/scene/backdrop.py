@@ -15,12 +15,15 @@ from agent.capture.scene.canvas import Canvas, Image, Lamp
 from agent.capture.scene.office import office
 from agent.capture.scene.palette import LIGHTING, RGB, tinted, toward
 from agent.capture.scene.street import street
+from agent.capture.scene.truth import WALKWAY
+from agent.capture.scene.walkway import walkway
 from agent.capture.scene.yard import yard
 
 _PAINTERS: dict[str, Callable[[Canvas, np.random.Generator, str], list[Lamp]]] = {
     "street": street,
     "yard": yard,
     "office": office,
+    WALKWAY: walkway,
 }
 
 

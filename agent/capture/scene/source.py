@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from agent.capture.clock import Clock, SystemClock
 from agent.capture.frame import Frame
 from agent.capture.scene.choice import one_of
-from agent.capture.scene.truth import PLACES, SceneTruth
+from agent.capture.scene.truth import PLACES, WALKWAY, SceneTruth
 from agent.capture.scene.world import Scene
 from agent.capture.source import SourceInfo
 from agent.capture.timing import MediaClock, RateLimit
@@ -40,7 +40,7 @@ def parse_scene(uri: str) -> tuple[Scene, float | None]:
     Raises ConfigError for an unknown place or key (naming the nearest) and for a value that can't be used.
     """
     name, _, query = uri.removeprefix("scene:").partition("?")
-    place = one_of(f"{uri}: place", name, PLACES)
+    place = one_of(f"{uri}: place", name, (*PLACES, WALKWAY))
     arguments: dict[str, Any] = {}
     seconds = None
     for key, text in parse_qsl(query, keep_blank_values=True):

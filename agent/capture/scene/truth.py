@@ -13,6 +13,8 @@ ACTIONS = (
     "running", "sitting", "waving", "crouching", "carrying", "riding", "flying",
 )  # fmt: skip
 PLACES = ("street", "yard", "office")
+WALKWAY = "walkway"
+"""A place for anomalies alone: the reference model is not taught to name it."""
 LIGHTS = ("day", "dusk", "night")
 WEATHERS = ("clear", "rain")
 

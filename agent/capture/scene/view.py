@@ -12,7 +12,8 @@ from agent.capture.scene.backdrop import paint
 from agent.capture.scene.camera import new_camera
 from agent.capture.scene.draw import Figure, Image, depth, figure
 from agent.capture.scene.timeline import Timeline
-from agent.capture.scene.truth import LIGHTS
+from agent.capture.scene.truth import LIGHTS, WALKWAY
+from agent.capture.scene.walkway import WalkwayTimeline
 
 
 class View:
@@ -40,7 +41,12 @@ class View:
         width, height = self.camera.world
         self.scale = height / 360.0
         self.backdrop = paint(place, self.light, rng, width, height)
-        self.timeline = Timeline(place, key, width / self.scale, objects, first_id)
+        units = width / self.scale
+        self.timeline: Timeline | WalkwayTimeline = (
+            WalkwayTimeline(key, units, objects, first_id)
+            if place == WALKWAY
+            else Timeline(place, key, units, objects, first_id)
+        )
 
     def figures(self, t: float) -> list[Figure]:
         """Everybody of whom a part may be in the picture at a time, far to near, in picture pixels."""

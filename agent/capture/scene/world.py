@@ -14,18 +14,19 @@ from agent.capture.scene.draw import Image, Labels, add_noise, add_rain, draw_fi
 from agent.capture.scene.flow import Flow, backward_flow
 from agent.capture.scene.happenings import happenings
 from agent.capture.scene.shots import UNCUT, Shot, shot_at
-from agent.capture.scene.truth import LIGHTS, PLACES, WEATHERS, SceneEvent, SceneTruth
+from agent.capture.scene.truth import LIGHTS, PLACES, WALKWAY, WEATHERS, SceneEvent, SceneTruth
 from agent.capture.scene.view import View
 from config.errors import ConfigError
 
+_ALL_PLACES = (*PLACES, WALKWAY)
 CAMERAS = ("static", "pan", "shake", "cut")
 
 
 class Scene:
     """A world of one camera. The same arguments and frame index give the same bytes, in any order of calls.
 
-    place: street, yard or office. light (day, dusk, night), weather (clear, rain): None lets the seed choose; it never
-    rains indoors. camera: static, pan, shake or cut (which goes on to other places). max_objects: never more at once.
+    place: street, yard, office or walkway. light (day, dusk, night), weather (clear, rain): None lets the seed choose; it never
+    rains indoors. camera: static, pan, shake or cut (which goes on to other places). max_objects: never more at once; a walkway has four walkers for each.
     noise: sensor noise, grey levels. Raises ConfigError for a value that can't be used.
     """
 
@@ -43,7 +44,7 @@ class Scene:
         max_objects: int = 4,
         noise: float = 1.5,
     ) -> None:
-        one_of("place", place, PLACES)
+        one_of("place", place, _ALL_PLACES)
         one_of("camera", camera, CAMERAS)
         if light is not None:
             one_of("light", light, LIGHTS)
@@ -154,7 +155,7 @@ class Scene:
 
     def _make_view(self, number: int) -> View:
         """The view of a shot: after the first mostly another place, always another look."""
-        place, key = self.place, (self.seed, 9, PLACES.index(self.place), number)
+        place, key = self.place, (self.seed, 9, _ALL_PLACES.index(self.place), number)
         if number:
             place = PLACES[int(np.random.default_rng([self.seed, 10, number]).integers(len(PLACES)))]
         return View(
