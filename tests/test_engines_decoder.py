@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tokenizers
 from engines_checkpoint import Size, write_checkpoint, write_tokenizer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
@@ -349,6 +349,7 @@ def test_stop_strings_do_not_depend_on_how_the_text_is_cut(given: tuple[list[str
     top_k=st.none() | st.integers(1, 40),
     top_p=st.floats(0.01, 1.0),
 )
+@example(logits=[0.0, 0.125, 4.584676010056432e-21], temperature=0.3, top_k=None, top_p=0.5)
 def test_sampling_keeps_the_likeliest_in_proportion(
     logits: list[float], temperature: float, top_k: int | None, top_p: float
 ) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from config.errors import ModelError
 from engines.export import export_model, seal
 from engines.export.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
-from engines.export.safetensors import StoredTensor
+from engines.export.safetensors import StoredTensor, floats
 from engines.export.vision import linear_layers
 from engines.manifest import read_manifest
 
@@ -85,14 +85,7 @@ def _write(source: Path, target: Path, tensors: dict[str, tuple[StoredTensor, bo
             stored.seek(tensor.offset)
             block = stored.read(tensor.length)
             if chosen:
-                codes, scale = rounded(_floats(block, tensor.dtype).reshape(tensor.shape))
+                codes, scale = rounded(floats(block, tensor.dtype).reshape(tensor.shape))
                 out_file.write(scale.tobytes() + codes.tobytes())
             else:
                 out_file.write(block)
-
-
-def _floats(block: bytes, dtype: str) -> NDArray[np.float32]:
-    """Values as float32; a bfloat16 is the upper half of one."""
-    if dtype == "BF16":
-        return (np.frombuffer(block, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(block, {"F16": "<f2", "F32": "<f4"}[dtype]).astype(np.float32)

@@ -44,7 +44,7 @@ class Sampling:
         p: NDArray[np.float64] = np.exp(score)
         p /= p.sum()
         if self.top_p < 1:
-            order = np.argsort(-p, kind="stable")
+            order = np.argsort(-logits, kind="stable")  # p has rounded near ties away
             likelier = np.cumsum(p[order]) - p[order]
             p[order[likelier >= self.top_p]] = 0
             p /= p.sum()
