@@ -165,7 +165,9 @@ class Daemon:
             return enter(DescribingThread())
         from agent.describer.server import VisionServer
 
-        self._server = server = enter(VisionServer(describer, cameras, observe=self.metrics.describer_request))
+        self._server = server = enter(
+            VisionServer(describer, cameras, state=self._folder, observe=self.metrics.describer_request)
+        )
         self._patience_s = max(self._patience_s, describer.timeout_s)
         log.info("pictures leave this machine to be described", server=server.name, model=describer.model)
         return enter(

@@ -171,6 +171,32 @@ def test_no_hour_has_more_requests_than_allowed_and_no_camera_less_than_its_shar
     assert budget.left == per_hour - len([at for at, _ in made if at > now[0] - 3600])
 
 
+def test_a_restart_gives_no_new_budget(tmp_path: Path) -> None:
+    now, file = [0.0], tmp_path / "requests.json"
+
+    def started(per_hour: int = 3, *, set_back_s: float = 0.0) -> HourlyBudget:
+        """A thousand seconds later, after a boot: the monotonic clock begins anew."""
+        now[0] += 1000
+        boot = now[0]
+        clocks = {"clock": lambda: now[0] - boot, "wall": lambda: 1e6 + now[0] - set_back_s}
+        return HourlyBudget(per_hour, ("a", "b"), file=file, **clocks)
+
+    started().spend("a")  # at 1,000 s
+    later = started()
+    assert later.left == 2
+    later.spend("a")  # at 2,000 s
+    assert [started().left, started().left, started().left, started().left] == [1, 1, 2, 3]
+    started(set_back_s=-1e5).spend("a")
+    assert started(1).left == 0  # made in what is now the future, and so counted as made now
+    file.write_text('{"a":')
+    assert started().left == 3
+    file.unlink()
+    file.mkdir()  # can't be written: counted all the same
+    blocked = started()
+    blocked.spend("a")
+    assert blocked.left == 2
+
+
 def test_the_picture_is_reduced_and_never_enlarged() -> None:
     image = np.zeros((90, 160, 3), np.uint8)
     image[:, :80] = (255, 0, 0)

@@ -58,10 +58,15 @@ Open = Callable[..., VisionServer]
 def opened(remote: Remote) -> Iterator[Open]:
     made: list[VisionServer] = []
 
-    def open_server(clock: Callable[[], float] = time.monotonic, cameras: tuple[str, ...] = ("a",), **settings: Any):  # type: ignore[no-untyped-def]
+    def open_server(
+        clock: Callable[[], float] = time.monotonic,
+        cameras: tuple[str, ...] = ("a",),
+        state: Path | None = None,
+        **settings: Any,
+    ) -> VisionServer:
         described = Describer.model_validate({"url": remote.url, "model": MODEL, "timeout_s": 20.0, **settings})
         breaker = CircuitBreaker(first_s=0.05, clock=clock, random=Random(1))
-        made.append(VisionServer(described, cameras, clock=clock, breaker=breaker))
+        made.append(VisionServer(described, cameras, state=state, clock=clock, breaker=breaker))
         return made[-1]
 
     yield open_server
@@ -237,6 +242,14 @@ def test_the_budget_of_an_hour_is_kept_and_told(remote: Remote, opened: Open) ->
     assert len(remote.asked) == before + 4
     clock.ahead_s += 3600
     said(server, camera="a")
+
+
+def test_the_budget_outlives_a_restart(remote: Remote, opened: Open, tmp_path: Path) -> None:
+    said(opened(per_hour=1, state=tmp_path))
+    before = len(remote.asked)
+    again = opened(per_hour=1, state=tmp_path)
+    assert refused(again).startswith("the budget of 1 requests an hour is used up")
+    assert (again.status.left_this_hour, len(remote.asked)) == (0, before)
 
 
 def test_one_slow_server_serves_many_cameras_each_in_its_turn(remote: Remote, opened: Open) -> None:

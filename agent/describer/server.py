@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from types import TracebackType
 
 import structlog
@@ -26,12 +27,14 @@ from config.settings import Describer
 log = structlog.get_logger()
 
 Observe = Callable[[str, float], None]
-"""Told after each request: `answered` or `failed`, and the seconds it took."""
+"""Told after each request: `answered`, `failed`, or `abandoned` (given up by us), and the seconds it took."""
+BUDGET = "describer-requests.json"
+"""In the state folder: the requests of the last hour."""
 
 
 class VisionServer:
     """Puts pictures of these cameras into words, from any thread, until `close`. Raises ConfigError when the server's
-    key can't be had.
+    key can't be had. state: folder in which the budget outlives this run; None = it begins anew.
 
     A request that fails is made again, after a pause, as long as no word has come, time is left and the breaker is
     closed.
@@ -42,6 +45,7 @@ class VisionServer:
         settings: Describer,
         cameras: Collection[str],
         *,
+        state: Path | None = None,
         observe: Observe = lambda _outcome, _seconds: None,
         clock: Callable[[], float] = time.monotonic,
         breaker: CircuitBreaker | None = None,
@@ -51,7 +55,8 @@ class VisionServer:
         self._clock = clock
         self._chat = ChatServer(settings.url, None if settings.key is None else settings.key.read())
         self._breaker = breaker or CircuitBreaker(clock=clock)
-        self._budget = HourlyBudget(settings.per_hour, cameras, clock=clock)
+        file = None if state is None else state / BUDGET
+        self._budget = HourlyBudget(settings.per_hour, cameras, file=file, clock=clock)
         self._requests = self._failures = 0
         self._reason = ""
         self._lock = threading.Lock()
