@@ -9,9 +9,11 @@ from collections.abc import Callable
 import structlog
 
 from agent.capture.backoff import Backoff
+from agent.capture.frame import Frame
 from agent.capture.ring import Ring
 from agent.capture.source import FrameSource
 from agent.capture.worker import CaptureState, CaptureWorker, Phase
+from agent.power.policy import Rung
 from agent.reporting import CameraReporter
 from agent.watching import CameraWatch
 
@@ -40,6 +42,8 @@ class Camera:
         self.reporter = reporter
         self.enabled = True
         self._on_available = on_available
+        self._share, self._due = 1.0, 0.0
+        self._skipped: Frame | None = None
         self._ring = Ring(3)
         self._worker = CaptureWorker(
             open_source,
@@ -84,6 +88,12 @@ class Camera:
         if self._thread.ident is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
 
+    def relieve(self, rung: Rung, reason: str) -> None:
+        """Do no more than this from now on; from any thread."""
+        self._share = rung.frames
+        self.watch.limit(rung.detail)
+        self.reporter.spare_words(rung.words_every_s, reason)
+
     def fps(self) -> float:
         """Frames handled a second since the last call."""
         now, frames = time.monotonic(), self.watch.frames
@@ -94,7 +104,7 @@ class Camera:
         watching = False
         while not self._ring.drained:
             frame = self._ring.get()
-            if frame is None:
+            if frame is None or (frame := self._thinned(frame)) is None:
                 continue
             if self.enabled:
                 self.watch.see(frame)
@@ -102,6 +112,17 @@ class Camera:
                 self.watch.pause()
             watching = self.enabled
         self.watch.close()
+
+    def _thinned(self, frame: Frame) -> Frame | None:
+        """The frame if it is its turn, with what the skipped ones led up to."""
+        if self._skipped is not None:
+            frame, self._skipped = frame.following(self._skipped), None
+        self._due = min(1.0, self._due + self._share)
+        if self._due < 1:
+            self._skipped = frame
+            return None
+        self._due -= 1
+        return frame
 
     def _note(self, state: CaptureState) -> None:
         """On the capture thread."""

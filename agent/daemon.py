@@ -47,6 +47,8 @@ from agent.mqtt.address import BrokerAddress
 from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Command, CommandError
 from agent.mqtt.topics import Topics
+from agent.power.guard import PowerGuard
+from agent.power.sensors import Sensors
 from agent.reporting import CameraReporter
 from agent.states import StateTeller
 from agent.watching import CameraWatch
@@ -77,13 +79,14 @@ class RunOptions:
     """What a run is told besides its settings.
 
     events_to: file or `-` for NDJSON. seconds: end after so long. retry: try lost cameras and brokers for ever;
-    without, the first failure ends the run. sinks: where events go besides.
+    without, the first failure ends the run. sinks: where events go besides. sysfs: where power and heat are read.
     """
 
     events_to: str | None = None
     seconds: float | None = None
     retry: bool = True
     sinks: Sequence[Sink] = ()
+    sysfs: Path = Path("/sys")
     anomaly: AnomalySettings = field(default_factory=AnomalySettings)
     change: ChangeSettings = field(default_factory=ChangeSettings)
 
@@ -146,6 +149,7 @@ class Daemon:
         if settings.mqtt is not None:
             address, handlers = _address(settings.mqtt), {"analysis": self._set_analysis}
             self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
+        self.power = PowerGuard(Sensors(self._options.sysfs), self.cameras.values(), self.metrics)
         self._teller = StateTeller(
             self.device,
             __version__,
@@ -157,6 +161,7 @@ class Daemon:
             notes=self._notes,
             server=self._server,
             model_bytes=memory.weights(model),
+            power=self.power,
         )
 
     def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
@@ -281,6 +286,7 @@ class Daemon:
             camera.start()
         until = time.monotonic() + (self._options.seconds or float("inf"))
         while not self._over() and not stop.wait(min(_TICK_S, max(0.0, until - time.monotonic()))):
+            self.power.tick()
             self._teller.tell()
             self._write_baselines()
             tick()

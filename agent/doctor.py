@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agent import __version__
 from agent.mqtt.broker import MISSING, find_mosquitto
+from agent.power.sensors import Sensors
 from config.errors import ConfigError, DescriberError, EngineFault, ModelError
 from config.settings import Describer
 from engines.manifest import Model, find_model, load_model
@@ -69,6 +71,7 @@ def examine(
     has: Callable[[str], bool] = lambda name: find_spec(name) is not None,
     *,
     describer: Describer | None = None,
+    sysfs: Path = Path("/sys"),
 ) -> Report:
     """Look at this machine, and ask the configured vision server which models it has; no picture is sent. `has` says
     whether a Python module is installed; nothing of a Jetson is ever imported."""
@@ -81,7 +84,7 @@ def examine(
         timings = _time(loaded)
     except (ModelError, EngineFault) as error:
         problems.append(str(error))
-    parts, server = _parts(has), None
+    parts, server = {**_parts(has), "power": _power(Sensors(sysfs))}, None
     if describer is not None:
         from agent.describer.chat import server_name
 
@@ -141,6 +144,14 @@ def _parts(has: Callable[[str], bool]) -> dict[str, Part]:
             () if mosquitto else (f"There is no broker on this machine for the demo: {MISSING}.",),
         ),
     }
+
+
+def _power(sensors: Sensors) -> Part:
+    if not sensors.found:
+        return Part("off: this machine has no sensors of power or heat in sysfs, so nothing is done about either")
+    if not sensors.can_guard:
+        return Part(f"told only: {sensors}", ("no sensor here says where its limit is, so nothing is done about it.",))
+    return Part(f"kept within limits: {sensors}")
 
 
 async def _describer(settings: Describer) -> Part:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from agent.coherence.profile import Profile
 from agent.coherence.quality import Flicker, TextConsistency
+from agent.power.sensors import Reading
 from config.errors import ConfigError
 
 _FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266, 0.5, 1, 2, 5)
@@ -88,6 +89,17 @@ class Metrics:
         self._breaker_open = Gauge(
             "stillwatch_describer_breaker_open", "1 while the vision server fails and is left alone.", registry=r
         )
+        self._watts = Gauge("stillwatch_power_watts", "Power by rail; `board` is all of it.", ["rail"], registry=r)
+        self._celsius = Gauge("stillwatch_temperature_celsius", "Temperature by zone.", ["zone"], registry=r)
+        self._power_step = Gauge(
+            "stillwatch_power_step", "How much less is done to stay within power and heat; 0 = nothing.", registry=r
+        )
+        self._throttled = Counter(
+            "stillwatch_throttle_seconds", "Time for which firmware held something back.", ["cause"], registry=r
+        )
+        self._over_current = Gauge(
+            "stillwatch_over_current_events", "Over-current events since power-on, by cause.", ["cause"], registry=r
+        )
         self._outbox = Gauge("stillwatch_outbox_depth", "Messages that wait for the broker.", registry=r)
         self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
 
@@ -149,6 +161,20 @@ class Metrics:
 
     def describer_breaker(self, is_open: bool) -> None:
         self._breaker_open.set(is_open)
+
+    def power(self, reading: Reading, step: int, elapsed_s: float) -> None:
+        """elapsed_s: since the reading before."""
+        for rail in reading.rails:
+            self._watts.labels(rail.name).set(rail.watts)
+        if reading.watts is not None:
+            self._watts.labels("board").set(reading.watts)
+        for zone in reading.zones:
+            self._celsius.labels(zone.name).set(zone.celsius)
+        for cause in reading.throttled:
+            self._throttled.labels(cause).inc(elapsed_s)
+        for cause, count in reading.over_current.items():
+            self._over_current.labels(cause).set(count)
+        self._power_step.set(step)
 
     def broker(self, connected: bool, waiting: int) -> None:
         self._connected.set(connected)

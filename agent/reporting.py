@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -47,6 +48,12 @@ class CameraReporter:
         self._describe, self._fallback, self._picture = describe, fallback, picture
         self._alarm: str | None = None
         self._loss: str | None = None
+        self._words_every_s, self._why_spared = 0.0, ""
+        self._asked_s = -math.inf
+
+    def spare_words(self, every_s: float, reason: str) -> None:
+        """Ask for words at most so often from now on, and tell the reason in what goes without; from any thread."""
+        self._words_every_s, self._why_spared = every_s, reason
 
     def first_look(self, frame: Frame, features: NDArray[np.float32]) -> None:
         """Have the scene (float32 (T, D)) described without an event: what a first change will call `before`."""
@@ -151,10 +158,16 @@ class CameraReporter:
         change: bool = False,
     ) -> None:
         """Ask for words about a frame and its features; a picture is made only here, and only for who needs one."""
-        if self._describe is not None:
-            picture = None if self._picture is None else self._picture(frame.image)
-            look = Look(features, picture, change)
-            self._describing.wish(self.camera, self._describe, look, done, fallback=self._fallback)
+        if self._describe is None:
+            return
+        now_s = frame.monotonic_ns / 1e9
+        if now_s - self._asked_s < self._words_every_s:
+            done(Description("", f"no text: words at most every {self._words_every_s:g} s: {self._why_spared}"))
+            return
+        self._asked_s = now_s
+        picture = None if self._picture is None else self._picture(frame.image)
+        look = Look(features, picture, change)
+        self._describing.wish(self.camera, self._describe, look, done, fallback=self._fallback)
 
     def _told(self, event_id: str, change: bool, description: Description) -> None:
         """On a describing thread: descriptions of a camera come in order, so `text` is what was said before."""

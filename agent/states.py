@@ -20,13 +20,15 @@ from agent.mqtt.client import MqttLink
 
 if TYPE_CHECKING:
     from agent.describer.server import VisionServer
+    from agent.power.guard import PowerGuard
 
 _STATUS_EVERY_S = 30.0
 
 
 class StateTeller:
     """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker. server: where
-    pictures go to be described, None = nowhere. model_bytes: of the weights that all cameras share."""
+    pictures go to be described, None = nowhere. model_bytes: of the weights that all cameras share. power: read just
+    before each telling."""
 
     def __init__(
         self,
@@ -41,12 +43,13 @@ class StateTeller:
         notes: Sequence[str] = (),
         server: VisionServer | None = None,
         model_bytes: int = 0,
+        power: PowerGuard | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
         self._notes = tuple(notes)
-        self._server = server
+        self._server, self._power = server, power
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
         self._degraded: tuple[str, ...] = ()
@@ -99,7 +102,8 @@ class StateTeller:
     def _tell_box(self, link: MqttLink) -> None:
         """Now and then, and at once when what is wrong has changed."""
         now = self._monotonic()
-        own = (self._book.trouble, None if self._server is None else self._server.trouble)
+        told_by = (self._server, self._power)
+        own = (self._book.trouble, *(part.trouble for part in told_by if part is not None))
         degraded = (*self._notes, *(trouble for trouble in own if trouble), *link.state.trouble)
         if now < self._status_due and degraded == self._degraded:
             return
@@ -119,6 +123,7 @@ class StateTeller:
                 describer=None if self._server is None else self._server.status,
                 frame_ms={name: _frame_ms(camera) for name, camera in self._cameras.items()},
                 memory=self._memory(),
+                power=None if self._power is None else self._power.status,
             )
         )
         self._seq += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
@@ -101,6 +101,9 @@ class CameraWatch:
         self._change, self._anomaly, self._reporter = change, anomaly, reporter
         self._zones, self._ignore, self._metrics = zones or {}, ignore or {}, metrics
         self._tuning = AutoTune() if auto else None
+        self._settings = vlm.settings
+        self._detail: float | None = None
+        self._limited: float | None = None
         self.profile: Decision | None = None
         self._view: _View | None = None
         self._described = False
@@ -127,6 +130,9 @@ class CameraWatch:
     def see(self, frame: Frame) -> None:
         """Take in one frame and report what it brings. Raises nothing: what fails costs this frame."""
         try:
+            if self._limited != self._detail:
+                self._limited = self._detail
+                self._apply()
             result = self._vlm.process(frame)
             self._count(frame, result)
             self._tune(frame, result)
@@ -136,6 +142,10 @@ class CameraWatch:
             if repr(error) != self._fault:  # said once, not with every frame
                 self._fault = repr(error)
                 log.exception("a frame could not be judged", camera=self._reporter.camera, frame=frame.index)
+
+    def limit(self, detail: float | None) -> None:
+        """Let a frame encode at most this share of the grid, cuts excepted, from the next frame on; None = no limit."""
+        self._detail = detail
 
     def pause(self) -> None:
         """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
@@ -156,8 +166,17 @@ class CameraWatch:
         decision = None if self._tuning is None else self._tuning.process(result, frame.monotonic_ns / 1e9)
         if decision is not None:
             self.profile = decision
-            self._vlm.tune(PROFILES[decision.profile])
+            self._settings = PROFILES[decision.profile]
+            self._apply()
             log.info("profile chosen", camera=self._reporter.camera, profile=decision.profile, reason=decision.reason)
+
+    def _apply(self) -> None:
+        """Tune the coherent path to the settings, within the limit on detail."""
+        settings = self._settings
+        if self._limited is not None:
+            most = max(settings.refresh_tokens, 1, int(self._limited * self._vlm.costs.tokens))
+            settings = replace(settings, budget_tokens=min(most, settings.budget_tokens or most))
+        self._vlm.tune(settings)
 
     def _count(self, frame: Frame, result: FrameResult) -> None:
         watched = int(result.seen.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -121,3 +122,16 @@ def test_a_loss_is_told_once_however_often_it_is_tried_again(desk: Desk) -> None
     reporter.back()
     reporter.back()
     assert [(event.kind, event.type.value) for event in desk.settle()] == [("health", "new"), ("health", "end")]
+
+
+def test_words_are_spared_and_the_news_say_so(desk: Desk) -> None:
+    reporter = desk.reporter(lambda _look: iter(["A yard."]))
+    reporter.spare_words(60.0, "tj-thermal at 96 °C")
+    seconds = (5, 30, 70)
+    for second in seconds:
+        frame = replace(FRAME, monotonic_ns=second * 1_000_000_000)
+        reporter.changed(CHANGE, frame, [BOX], [], FEATURES)
+        desk.settle()
+    updates = [event for event in desk.settle() if event.type.value == "update"]
+    assert [event.text for event in updates] == ["A yard.", "", "A yard."]
+    assert updates[1].pending == () and "words at most every 60 s: tj-thermal at 96 °C" in updates[1].degraded[0]

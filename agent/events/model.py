@@ -142,9 +142,20 @@ class Health(News):
 
 
 class Media(Document):
-    """Files beside the event, relative to the folder of events; null where there is none."""
+    """Files beside the event, relative to the folder of events; null where there is none.
+
+    snapshot: the picture with the regions outlined; clean: the same as it was. clip_at_s: how far into the clip that
+    picture is.
+    """
 
     snapshot: str | None = None
+    clean: str | None = None
+    clip: str | None = None
+    clip_at_s: Annotated[float, Field(ge=0)] | None = None
+
+    def with_files_of(self, other: Media) -> Media:
+        """This, with what the other has."""
+        return self.model_copy(update=other.model_dump(exclude_none=True))
 
 
 class _Heading(Document):
@@ -162,10 +173,14 @@ class Event(News, _Heading):
 
     seq: rises by one with every telling of this camera, over restarts too; 0 when the disk refused to keep it.
     ts: when this was said; frame_ts: when the picture was captured. region: the first of `regions`.
+    dedupe_key: the same for events that a person would want one notification of. duration_s: from onset to end, null
+    until it has ended.
     replayed: sent late (`age_s` seconds after `ts`) or by a later run of the agent than the one that saw it.
     """
 
     region: Box | None = None
+    dedupe_key: str
+    duration_s: Annotated[float, Field(ge=0)] | None = None
     media: Media = Media()
     replayed: bool = False
     age_s: Annotated[float, Field(ge=0)] = 0.0
@@ -194,13 +209,17 @@ AnyEvent = Annotated[AnomalyEvent | SemanticChangeEvent | HealthEvent, Field(dis
 EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 
 
-def event(
-    news: AnyNews, *, event_id: str, type: EventType, ts: datetime, device: str, snapshot: str | None = None
-) -> AnyEvent:
+def event(news: AnyNews, *, event_id: str, type: EventType, ts: datetime, device: str) -> AnyEvent:
     """One telling of `news`, not numbered yet (`seq` 0)."""
-    heading = {"id": event_id, "type": type, "seq": 0, "ts": ts, "device": device}
+    heading = {"id": event_id, "type": type, "seq": 0, "ts": ts, "device": device, "dedupe_key": _dedupe_key(news)}
     region = news.regions[0] if news.regions else None
-    return EVENT.validate_python({**dict(news), **heading, "region": region, "media": Media(snapshot=snapshot)})
+    return EVENT.validate_python({**dict(news), **heading, "region": region})
+
+
+def _dedupe_key(news: AnyNews) -> str:
+    """Camera and kind; with the condition, or else the first zone that it touches."""
+    matter = news.condition.value if isinstance(news, Health) else next(iter(news.zones), None)
+    return "/".join(part for part in (news.camera, news.kind, matter) if part)
 
 
 class CameraState(Document):
@@ -248,13 +267,28 @@ class FrameTimes(Document):
     max: Annotated[float, Field(ge=0)]
 
 
+class PowerStatus(Document):
+    """Power and heat of the box.
+
+    step: how much less is done because of them, 0 = nothing less. reason: what made it so, empty at 0. watts: of the
+    whole board. hottest, celsius: the zone nearest to its limit. throttled: what firmware holds back now.
+    """
+
+    step: Annotated[int, Field(ge=0)] = 0
+    reason: Text = ""
+    watts: Annotated[float, Field(ge=0)] | None = None
+    hottest: Text | None = None
+    celsius: float | None = None
+    throttled: tuple[Text, ...] = ()
+
+
 class BoxStatus(Document):
     """`status`: the agent itself. Retained. boot_id changes and seq restarts with every start of the agent.
 
     degraded: what does not work as it should, as sentences. queue_depth: messages that wait for the broker.
     dropped: what was lost, by cause. describer: the vision server that gets pictures; null: no pixels leave the box.
     frame_ms: what frames have taken since the start, by camera. memory: bytes by part, of all cameras together;
-    `resident` is the whole process.
+    `resident` is the whole process. power: null on a machine without sensors.
     """
 
     v: Literal[1] = 1
@@ -271,6 +305,7 @@ class BoxStatus(Document):
     describer: DescriberStatus | None = None
     frame_ms: dict[str, FrameTimes] = Field(default_factory=dict)
     memory: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    power: PowerStatus | None = None
 
 
 class CommandResult(Document):
