@@ -28,6 +28,13 @@ class Precision(str, Enum):
     INT8 = "int8"
 
 
+class CachePrecision(str, Enum):
+    """How a camera's keys and values are kept."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
 @app.command("import")
 def import_(
     source: Annotated[str, typer.Argument(metavar="DIR|HUB_ID", help="A checkpoint folder, or OWNER/NAME on a hub.")],
@@ -35,6 +42,9 @@ def import_(
         str | None, typer.Option(help="Name in the store; that of the folder or hub model if absent.")
     ] = None,
     dtype: Annotated[Precision | None, typer.Option(help="Store weights so; as the checkpoint does if absent.")] = None,
+    cache: Annotated[
+        CachePrecision, typer.Option(help="Keep a camera's keys and values so: fp16 takes half the memory, more time.")
+    ] = CachePrecision.FP32,
     select_buckets: Annotated[
         str | None, typer.Option(metavar="N,N…", help="Row counts of the selective encoder, for TensorRT only.")
     ] = None,
@@ -56,6 +66,7 @@ def import_(
             source,
             name=name,
             dtype=None if dtype is None else dtype.value,
+            cache="float16" if cache is CachePrecision.FP16 else "float32",
             select_buckets=_counts(select_buckets),
             revision=revision,
             verify=not no_verify,
@@ -115,7 +126,8 @@ def show(name: str, as_json: AsJson = False) -> None:
         "weights": f"{manifest.dtype}, {_megabytes(store.size_of(folder))} in all",
         "prompt": repr(manifest.prompt),
         "answer ends": " ".join(manifest.eos),
-        "TensorRT rows": ", ".join(map(str, manifest.select_buckets)) or "the usual ones",
+        "cache": f"{manifest.cache}, {_megabytes(manifest.cache_bytes)} a camera",
+        "TensorRT rows": ", ".join(map(str, manifest.select_buckets)) or "none given",
     }
     for key, value in facts.items():
         typer.echo(f"{key + ':':<15}{value}")
@@ -232,6 +244,11 @@ def _print_checks(report: dict[str, Any]) -> None:
 
     for check in report["checks"]:
         typer.echo(f"  {Check(**check)}")
+    if detail := report.get("level_of_detail"):
+        typer.echo(
+            f"  level of detail, cosine to a full encode: coarse tokens {detail['coarse_mean']:.3f}, fine ones beside "
+            f"them {detail['fine_mean']:.3f}"
+        )
     compared = report["transformers"]
     if not compared["compared"]:
         typer.echo(f"  not compared with transformers: {compared['reason']}")

@@ -88,6 +88,11 @@ class Manifest(BaseModel):
         """Tokens of one picture in the language model."""
         return self.tokens // self.merge**2
 
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values that ONNX Runtime keeps for a camera: 2 · T · D numbers a layer."""
+        return 2 * self.layers * self.tokens * self.dim * {"float32": 4, "float16": 2}[self.cache]
+
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         side = self.image_size // self.patch_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
         "writing weights",
         "writing graphs",
         "comparing full and selective encoding",
+        "measuring level of detail",
     ]
+    assert "level of detail, cosine to a full encode: coarse tokens 0." in done.stdout
     assert (
         "not compared with transformers: torch and transformers not installed (pip install 'stillwatch[train]')"
         in done.stdout
@@ -111,6 +114,8 @@ def test_from_checkpoint_to_a_model_with_a_name(checkpoint: Path, models: Path) 
         "reason": "torch and transformers not installed (pip install 'stillwatch[train]')",
     }
     assert all(check["passed"] for check in shown["verification"]["checks"])
+    detail = shown["verification"]["level_of_detail"]
+    assert -1 < detail["coarse_p5"] <= detail["coarse_mean"] < detail["fine_mean"] < 1
     verified = command("verify", "Tiny-VLM")
     assert (verified.returncode, verified.stdout.count("as expected")) == (0, 3), verified.stderr
 
@@ -168,6 +173,17 @@ def test_weights_are_stored_as_asked(tmp_path: Path, models: Path, stored: str, 
     np.testing.assert_allclose(ours, theirs, atol=0.02 if dtype == "fp16" else 1e-6)
     assert (imported.report["rounding"] > 0) == (dtype == "fp16")
     assert imported.report["rounding"] < 2**-11
+
+
+def test_a_cache_of_half_the_size(checkpoint: Path, models: Path) -> None:
+    done = command("import", checkpoint, "--cache", "fp16", "--dtype", "int8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert all(check["passed"] for check in json.loads(done.stdout)["checks"])
+    model = load_model(models / "Tiny-VLM")
+    encoder = OnnxEncoder(OnnxRuntime(model, threads=1))
+    assert encoder.cache.dtype == np.float16
+    assert model.manifest.cache_bytes == encoder.cache_bytes == 2 * 2 * 16 * 32 * 2
+    assert "float16, 0.0 MB a camera" in command("show", "Tiny-VLM").stdout
 
 
 def test_shards_become_one_file(checkpoint: Path, models: Path) -> None:
@@ -537,6 +553,18 @@ def test_two_imports_of_one_name_do_not_meet(checkpoint: Path, models: Path) -> 
     assert store.names() == ["Tiny-VLM", "other"]
 
 
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_a_full_disk_is_named_and_leaves_nothing(checkpoint: Path, models: Path) -> None:
     """The system refuses to let any file grow beyond a limit, as a full disk does, in the middle of the weights."""
     size = (checkpoint / "model.safetensors").stat().st_size
@@ -550,17 +578,27 @@ def test_a_full_disk_is_named_and_leaves_nothing(checkpoint: Path, models: Path)
     assert nothing_in(models)
 
 
+def test_a_disk_that_fills_up_meanwhile_is_named_and_leaves_nothing(checkpoint: Path, models: Path) -> None:
+    """There was room when it began; then somebody else takes it."""
+    with small_disk(models, "40m"):
+
+        def fill(step: str, done: float | None) -> None:
+            if step == "writing graphs" and not (models / "other").exists():
+                with pytest.raises(OSError), (models / "other").open("wb") as other:
+                    while True:
+                        other.write(bytes(1 << 20))
+                        other.flush()
+
+        with pytest.raises(StorageError, match="the disk is full"):
+            import_model(str(checkpoint), verify=False, progress=fill)
+        assert [file.name for file in models.iterdir()] == ["other"]
+
+
 def test_a_disk_without_room_is_refused_before_anything_is_written(checkpoint: Path, models: Path) -> None:
-    models.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(models)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk needs the right to mount one")
-    try:
+    with small_disk(models, "1m"):
         with pytest.raises(StorageError, match=r"\d MB are free, expected \d+ MB for this model"):
             import_model(str(checkpoint), verify=False)
         assert nothing_in(models)
-    finally:
-        subprocess.run(["umount", str(models)], check=True)
 
 
 def test_a_store_that_can_not_be_written_is_named(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from engines_checkpoint import Size, split_into_shards, write_checkpoint
 
-from config.errors import ModelError, SourceError
+from config.errors import ModelError, SourceError, StorageError
 from engines import store
 from engines.importing import import_model
 from engines.manifest import load_model, sha256
@@ -170,6 +171,33 @@ def test_a_killed_import_goes_on_where_it_stopped(hub: Any, repository: Path, mo
     assert server.ranges(WEIGHTS) == [have]
     assert [request["path"] for request in server.requests if "json" in request["path"]] == []
     assert [folder.name for folder in models.iterdir()] == ["tiny"]
+
+
+def test_what_an_earlier_download_left_damaged_is_fetched_again(hub: Any, repository: Path, models: Path) -> None:
+    hub(cuts=[200_000, *[0] * 20])
+    with pytest.raises(SourceError):
+        import_model("owner/tiny", verify=False)
+    kept = models / ".download-tiny" / "tokenizer.json"
+    kept.write_bytes(bytes(kept.stat().st_size))
+    hub()
+    folder = import_model("owner/tiny", verify=False).model.folder
+    assert sha256(folder / "tokenizer.json") == sha256(repository / "tokenizer.json")
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_download(hub: Any, repository: Path, models: Path) -> None:
+    hub()
+    size = (repository / WEIGHTS).stat().st_size // 2
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "model", "import", "owner/tiny"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+    )
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert "the disk is full, or a limit on file size is reached" in done.stderr
+    assert list(models.iterdir()) == []
 
 
 def test_a_download_that_gives_up_is_kept_and_can_be_removed(hub: Any, repository: Path, models: Path) -> None:

@@ -20,13 +20,15 @@ from engines import store
 from engines.export import export_model, seal
 from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.export.quantize import quantize
+from engines.export.vision import CacheType
+from engines.fidelity import lod_loss
 from engines.importing import hub, parity
 from engines.importing.template import prompt_of
 from engines.importing.vocabulary import read_tokenizer
 from engines.importing.weights import find_weights, write_weights
 from engines.manifest import MANIFEST, Model, load_model
 from engines.text.prompt import IMAGE
-from engines.verification import REPORT, Check, features_of, fidelity, own_checks
+from engines.verification import REPORT, Check, features_of, fidelity, own_checks, pictures
 
 DOMAIN = "photographs and video"
 SETTINGS = (
@@ -59,13 +61,15 @@ def import_model(
     *,
     name: str | None = None,
     dtype: Dtype | None = None,
+    cache: CacheType = "float32",
     select_buckets: Sequence[int] = (),
     revision: str | None = None,
     verify: bool = True,
     progress: Progress = lambda step, done: None,
 ) -> Imported:
-    """Import a checkpoint folder, or one of a hub (`OWNER/NAME`). dtype: None keeps weights as they are stored.
-    progress: called with each step's name, and with the share that is done of a long one.
+    """Import a checkpoint folder, or one of a hub (`OWNER/NAME`). dtype: None keeps weights as they are stored. cache:
+    how a camera's keys and values are kept (`export_model`). progress: called with each step's name, and with the share
+    that is done of a long one.
 
     Raises ModelError when the checkpoint can't be used, SourceError when the hub can't be reached, StorageError when
     the disk is full. The store then holds what it held before; but what was fetched before a connection broke is kept.
@@ -83,7 +87,7 @@ def import_model(
             folder = store.download_folder(name)
             origin = _fetched(source, revision or "main", folder, progress)
         try:
-            report = _build(folder, target, name, dtype, tuple(select_buckets), verify, progress)
+            report = _build(folder, target, name, dtype, cache, tuple(select_buckets), verify, progress)
         except ModelError as error:
             if not local:  # fetching it again would not help
                 shutil.rmtree(folder, ignore_errors=True)
@@ -132,6 +136,7 @@ def _build(
     target: Path,
     name: str,
     dtype: Dtype | None,
+    cache: CacheType,
     buckets: tuple[int, ...],
     verify: bool,
     progress: Progress,
@@ -152,7 +157,7 @@ def _build(
         weights, target / WEIGHTS, dtype=stored_as, progress=lambda done: progress("writing weights", done)
     )
     progress("writing graphs", None)
-    model = export_model(target, name=name, domain=_domain(source), prompt=prompt, select_buckets=buckets)
+    model = export_model(target, name=name, domain=_domain(source), prompt=prompt, select_buckets=buckets, cache=cache)
     report: dict[str, Any] = {
         "dtype": dtype or "as stored",
         "prompt": prompt_file or "none in the checkpoint: SmolVLM's was taken",
@@ -174,6 +179,9 @@ def _build(
         model = load_model(target)
         checks.append(fidelity(before, features_of(model)))
         checks += own_checks(model, suffix=" in 8 bits") if verify else []
+    if verify:
+        progress("measuring level of detail", None)
+        report["level_of_detail"] = lod_loss(model, pictures(model.manifest.image_size))
     report["checks"] = [dataclasses.asdict(check) for check in checks]
     if failed := [check for check in checks if not check.passed]:
         raise ModelError(

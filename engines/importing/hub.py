@@ -138,7 +138,9 @@ def _fetch(url: str, folder: Path, file: _File, report: Callable[[int], object])
     """One file, whole and verified; a part is kept under another name until then."""
     target, part = folder / file.name, folder / f"{file.name}.part"
     if target.is_file():
-        return
+        if _digest(target, file) == file.digest:
+            return
+        target.unlink()  # whole when it was fetched; a power cut may have taken what wasn't on the disk yet
     tries = 0
     while (have := _size(part)) < file.size:
         fault = _continue(url, part, file.size, report)
