@@ -1,0 +1,167 @@
+"""The engines of one model, shared by all cameras: opened where they fit, else built, verified and installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from config.errors import EngineFault
+from engines.manifest import Model
+from engines.tensorrt import enginefile
+from engines.tensorrt.building import Log, Watch, build
+from engines.tensorrt.device import Gpu
+from engines.tensorrt.enginefile import Found, Identity
+from engines.tensorrt.execution import Engine
+from engines.tensorrt.memory import Memory
+from engines.tensorrt.recipe import Precision, buckets, precisions
+from engines.tensorrt.releases import release_of
+
+GRAPHS = ("encode_full", "select_rows")
+
+
+class TensorRtRuntime:
+    """Raises EngineFault, with every reason in words, when there is no engine that can be used.
+
+    precision: None = what suits the device, and FP32 should its outputs stray. folder: of engine files; the model's own
+    place when None. may_build: without, only engines that are there are opened. again: build even what is there, and
+    what was refused before. watch: is told while an engine is built.
+
+    precision_ (attribute `precision`), notes: what was chosen, and what happened on the way, a sentence each.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        gpu: Gpu,
+        *,
+        precision: str | None = None,
+        folder: Path | None = None,
+        may_build: bool = True,
+        again: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
+        try:
+            import tensorrt as trt
+        except ImportError as error:
+            raise EngineFault(
+                f"TensorRT can't be loaded ({error}): sudo apt install python3-libnvinfer, in an environment made with "
+                "--system-site-packages"
+            ) from error
+        self._trt: Any = trt
+        self.model, self.gpu = model, gpu
+        self.version = str(trt.__version__)
+        self.release = release_of(self.version)
+        self.folder = folder or enginefile.folder_for(model.manifest.name)
+        self.rows = buckets(model.manifest)
+        self.memory = Memory(gpu)
+        self.notes: tuple[str, ...] = ()
+        self.checks: tuple[dict[str, Any], ...] = ()
+        self.engines: dict[str, Engine] = {}
+        self._log = Log(trt)
+        self._watch = watch or Watch()
+        self._may_build, self._again = may_build, again
+        self.precision = Precision.FP32
+        refused = []
+        for candidate in precisions(precision, self.release, gpu.capability):
+            self.precision = candidate
+            with gpu.active():
+                reason = self._open()
+            if not reason:
+                return
+            refused.append(f"{candidate.value}: {reason}")
+            self.notes += (refused[-1],)
+        raise EngineFault(f"TensorRT {self.version} has no engine for {model.manifest.name}: {'; '.join(refused)}")
+
+    def _open(self) -> str:
+        """Engines of the present precision; the reason why there are none, else empty."""
+        found = {} if self._again else {graph: self._look(graph) for graph in GRAPHS}
+        if refused := [one.refused for one in found.values() if one.refused]:
+            return f"{refused[0]} (found when it was built; `stillwatch model build --again` tries anew)"
+        plans = {graph: one.plan for graph, one in found.items() if one.plan is not None}
+        reasons = [one.reason for one in found.values() if one.reason]
+        if len(plans) == len(GRAPHS):
+            try:
+                self._load(plans)
+                self.checks = found[GRAPHS[0]].checks
+                return ""
+            except EngineFault as fault:
+                reasons = [str(fault)]
+        if not self._may_build:
+            return f"{'; '.join(reasons)}; `stillwatch model build {self.model.manifest.name}` builds it"
+        self.notes += tuple(f"{reason}: built anew" for reason in reasons if reason != "not built yet")
+        try:
+            return self._build()
+        except EngineFault as fault:
+            return str(fault)
+
+    def _build(self) -> str:
+        """Build, verify and install; the reason of a refusal, else empty. Raises EngineFault."""
+        with enginefile.locked(self.folder):
+            timings = self.folder / f"timings-{self.version}-{self._capability}.cache"
+            measured = timings.read_bytes() if timings.is_file() else b""
+            plans = {}
+            for graph in GRAPHS:
+                built = build(
+                    self._trt,
+                    self.model.graph(graph),
+                    self.precision,
+                    self._rows_of(graph),
+                    log=self._log,
+                    free_bytes=self.gpu.free_bytes(),
+                    timings=measured,
+                    watch=self._watch,
+                )
+                plans[graph], measured = built.plan, built.timings
+            enginefile.write(timings, measured)
+            self._watch.progress("comparing with ONNX Runtime", None)
+            self._load(plans)
+            refused = self._verify()
+            for graph, plan in plans.items():
+                enginefile.install(self._file(graph), self._identity(graph), plan, checks=self.checks, refused=refused)
+        return refused
+
+    def _verify(self) -> str:
+        """Compare with ONNX Runtime; what strays, else empty."""
+        from engines.tensorrt.verification import compare
+
+        checks = compare(self)
+        self.checks = tuple(asdict(check) for check in checks)
+        strayed = [str(check) for check in checks if not check.passed]
+        if strayed:
+            self.engines = {}
+        return f"outputs stray from ONNX Runtime's: {'; '.join(strayed)}" if strayed else ""
+
+    def _load(self, plans: dict[str, bytes]) -> None:
+        before = self.gpu.free_bytes()
+        self.engines = {graph: Engine(self._trt, plan, self.release, self._log) for graph, plan in plans.items()}
+        self.memory.count("weights", sum(map(len, plans.values())), before - self.gpu.free_bytes())
+
+    def _look(self, graph: str) -> Found:
+        return enginefile.look(self._file(graph), self._identity(graph))
+
+    def _file(self, graph: str) -> Path:
+        return self.folder / f"{graph}-{self.precision.value}.engine"
+
+    def _identity(self, graph: str) -> Identity:
+        return Identity(
+            tensorrt=self.version,
+            capability=self._capability,
+            l4t=enginefile.l4t(),
+            graph=enginefile.hash_of(self.model, graph),
+            precision=self.precision.value,
+            rows=self._rows_of(graph),
+        )
+
+    def _rows_of(self, graph: str) -> tuple[int, ...]:
+        return self.rows if graph == "select_rows" else ()
+
+    @property
+    def _capability(self) -> str:
+        return ".".join(map(str, self.gpu.capability))
+
+
+def graphs_missing(model: Model) -> Sequence[str]:
+    """Graphs for TensorRT that the model's folder lacks."""
+    return [graph for graph in GRAPHS if graph not in model.manifest.graphs]

@@ -1,0 +1,77 @@
+"""A simulated Jetson for the tests of TensorRT: stand-ins on the path, one release, a GPU, a model to build."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from engines.tensorrt.cuda import CudaGpu
+
+STAND_INS = Path(__file__).parent / "jetson_sim"
+_OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels")
+
+
+@dataclass
+class World:
+    """machine: the simulated device. faults: what TensorRT is to do wrong. gpu: ours, on both."""
+
+    machine: Any
+    faults: Any
+    gpu: CudaGpu
+
+
+@contextlib.contextmanager
+def simulated(release: str = "10.3.0") -> Iterator[World]:
+    """Imports of `tensorrt` and `pycuda` get the stand-ins, fresh, until the block ends."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in _OURS}
+    for name in before:
+        del sys.modules[name]
+    sys.path.insert(0, str(STAND_INS))
+    try:
+        with mock.patch.dict(os.environ, {"STILLWATCH_SIM_TENSORRT": release}):
+            import simulated_cuda
+            import tensorrt
+
+            yield World(simulated_cuda.machine, tensorrt.faults, CudaGpu(_scatter(simulated_cuda.machine)))
+    finally:
+        sys.path.remove(str(STAND_INS))
+        for name in [name for name in sys.modules if name.split(".")[0] in _OURS]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _scatter(machine: Any) -> Any:
+    """What the kernel does, queued on the simulated stream."""
+
+    def scatter_rows(
+        new: int,
+        cache: int,
+        index: int,
+        source: int,
+        n: int,
+        stream: Any,
+        *,
+        planes: int,
+        row_bytes: int,
+        new_rows: int,
+        cache_rows: int,
+    ) -> None:
+        def run() -> None:
+            rows = machine.at(index, 4 * n).view(np.int32)
+            chosen = machine.at(source, 4 * n).view(np.int32)
+            into = machine.at(cache, planes * cache_rows * row_bytes).reshape(planes, cache_rows, row_bytes)
+            values = machine.at(new, planes * new_rows * row_bytes).reshape(planes, new_rows, row_bytes)
+            into[:, rows] = values[:, chosen]
+
+        machine.counts["launch"] += 1
+        machine.queue(stream.handle, run)
+
+    return scatter_rows
