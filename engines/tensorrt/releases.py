@@ -16,8 +16,9 @@ class Release:
     """Differences that concern us.
 
     explicit_batch: networks from ONNX need the EXPLICIT_BATCH flag. precision_flags: the builder chooses precisions
-    within BuilderFlags, and inputs and outputs may be given a type; without, all types are the graph's. bf16: BuilderFlag.BF16. int64: int64 inputs stay so; before, the parser turns them into int32. own_scratch: contexts
-    can work in memory that we give them, so that those of one encoder share it. shared_profiles: several contexts may use
+    within BuilderFlags, and inputs and outputs may be given a type; without, all types are the graph's. bf16: there is
+    BuilderFlag.BF16. int64: int64 inputs stay so; before, the parser turns them into int32. own_scratch: contexts can
+    work in memory that we give them, so that those of one encoder share it. shared_profiles: several contexts may use
     one profile; before, only with a preview feature. progress: IProgressMonitor.
     """
 

@@ -6,11 +6,11 @@ undefined (no context, a damaged plan, foreign addresses, two threads in one con
 The release is STILLWATCH_SIM_TENSORRT; members that it lacks are absent.
 """
 
-from tensorrt import builder, engine, faults, kinds, network
+from tensorrt import builder, engine, kinds, network
+from tensorrt.faults import faults  # noqa: F401
 from tensorrt.release import OLD
 from tensorrt.release import VERSION as __version__  # noqa: F401
 
 _ABSENT = {"IProgressMonitor", "ExecutionContextAllocationStrategy"} if OLD else set()
 for _part in (builder, engine, kinds, network):
     globals().update((name, thing) for name, thing in vars(_part).items() if name[0].isalpha() and name not in _ABSENT)
-faults = faults.faults  # type: ignore[assignment]
