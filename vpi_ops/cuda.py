@@ -39,11 +39,11 @@ EXPOSURE_FLOOR = 1.0
 _SAMPLED = "PiiiPiiiii"
 SIGNATURES = {
     "picture": _SAMPLED + "P",
-    "patches_f32": _SAMPLED + "Piiiiffffff" + "P",
-    "patches_f16": _SAMPLED + "Piiiiffffff" + "P",
+    "patches_f32": _SAMPLED + "PiiiffffffP",
+    "patches_f16": _SAMPLED + "PiiiffffffP",
     "grey": _SAMPLED + "Pi",
     "pyramid_down": "PiiiPi",
-    "fill": "PiiiiiPPP",
+    "fill": "PiiiiPPP",
     "exposure": "PPifP",
     "residual": "PPPPPPiiiiifffffPP",
     "moved": "PPiiiffP",
@@ -51,15 +51,15 @@ SIGNATURES = {
     "unpack_flow": "PiiiP",
     "consistency": "PPiiffP",
     "compose": "PPiiffiP",
-    "warp_bilinear_f32": "PiiiPiPP",
-    "warp_bilinear_f16": "PiiiPiPP",
-    "warp_nearest_f32": "PiiiPiPP",
-    "warp_nearest_f16": "PiiiPiPP",
-    "blend_f32": "PPPii",
-    "blend_f16": "PPPii",
-    "scatter_rows_16": "PPPPiiiii",
-    "scatter_rows_4": "PPPPiiiii",
-    "scatter_rows_1": "PPPPiiiii",
+    "warp_bilinear_f32": "PiiiPPP",
+    "warp_bilinear_f16": "PiiiPPP",
+    "warp_nearest_f32": "PiiiPPP",
+    "warp_nearest_f16": "PiiiPPP",
+    "blend_f32": "PPPi",
+    "blend_f16": "PPPi",
+    "scatter_rows_16": "PPPPiiii",
+    "scatter_rows_4": "PPPPiiii",
+    "scatter_rows_1": "PPPPiiii",
 }
 """Arguments of each kernel as PyCUDA's `prepare` wants them: P address, i int32, f float32. A test compares them with
 the sources."""
@@ -133,7 +133,7 @@ class Kernels:
         means of four. A slot of −1 fills a bucket: its row is zeros.
         """
         name = "patches_f16" if format.half else "patches_f32"
-        numbers = (fine, format.patch, format.cols, fine + coarse, *format.scale, *format.shift)
+        numbers = (fine, format.patch, format.cols, *format.scale, *format.shift)
         self._launch(name, (fine + coarse, 1), (256, 1, 1), stream, *sampled.arguments, int(slots), *numbers, int(out))
 
     def grey(self, sampled: Sampled, out: Address, pitch: int, stream: Any) -> None:
@@ -165,7 +165,7 @@ class Kernels:
         Raises ValueError for a patch above `LARGEST_PATCH`."""
         a, b = sides(patch)
         rows, cols = grid
-        arguments = (int(picture), rows, cols, patch, a, b, int(half), int(quarter), int(means))
+        arguments = (int(picture), cols, patch, a, b, int(half), int(quarter), int(means))
         self._launch("fill", (cols, rows), (64, 1, 1), stream, *arguments)
 
     def exposure(self, reference: Address, current: Address, tokens: int, out: Address, stream: Any) -> None:
@@ -268,7 +268,7 @@ class Kernels:
         grid, 0 where it was clamped or is NaN; address 0 = not wanted. float32, or float16 with `half`. D in fours."""
         _check_fours(dim)
         name = f"warp_{'nearest' if nearest else 'bilinear'}_{'f16' if half else 'f32'}"
-        arguments = (int(values), *grid, dim, int(source), n, int(out), int(valid))
+        arguments = (int(values), *grid, dim, int(source), int(out), int(valid))
         self._launch(name, (n, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
 
     def blend(
@@ -278,7 +278,7 @@ class Kernels:
         fours."""
         _check_fours(dim)
         name = "blend_f16" if half else "blend_f32"
-        arguments = (int(accumulated), int(new), int(alpha), tokens, dim)
+        arguments = (int(accumulated), int(new), int(alpha), dim)
         self._launch(name, (tokens, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
 
     def scatter_rows(
@@ -306,7 +306,7 @@ class Kernels:
         """
         unit = next(u for u in (16, 4, 1) if not (row_bytes | int(new) | int(cache)) % u)
         arguments = (int(new), int(cache), int(index), int(source), n)
-        sizes = (new_rows, cache_rows, row_bytes // unit, planes)
+        sizes = (new_rows, cache_rows, row_bytes // unit)
         blocks = -(-n * (row_bytes // unit) // 256)
         self._launch(f"scatter_rows_{unit}", (blocks, planes), (256, 1, 1), stream, *arguments, *sizes)
 

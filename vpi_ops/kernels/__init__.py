@@ -25,7 +25,7 @@ ENTRY = FOLDER / "stillwatch.cu"
 """Includes all the others: one module, one load."""
 BUILT = FOLDER / "built"
 """Where `scripts/build-kernels` puts what it builds."""
-OPTIONS = ("-std=c++17", "-lineinfo", "--expt-relaxed-constexpr")
+OPTIONS = ("-std=c++17",)
 
 Version = tuple[int, int]
 
