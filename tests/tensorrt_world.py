@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 
 from engines.tensorrt.cuda import CudaGpu
+from engines.tensorrt.encoder import TensorRtEncoder
 
 STAND_INS = Path(__file__).parent / "jetson_sim"
 _OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels")
@@ -75,3 +76,13 @@ def _scatter(machine: Any) -> Any:
         machine.queue(stream.handle, run)
 
     return scatter_rows
+
+
+def poison_rows(encoder: TensorRtEncoder, rows: list[int]) -> None:
+    """NaN in rows of the cache on the simulated GPU."""
+    import simulated_cuda
+
+    kind = {4: np.float32, 2: np.float16}[encoder._runtime.precision.cache_bytes]
+    layers, two, heads, tokens, size = encoder._runtime.model.manifest.cache_layout
+    memory = simulated_cuda.machine.at(encoder._cache.address, encoder.cache_bytes).view(kind)
+    memory.reshape(layers * two * heads, tokens, size)[:, rows] = np.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from engines_rows import RowsEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tensorrt_world import poison_rows, simulated
 
 from config.errors import EngineFault, ModelError
 from engines.cost import encode_cost
@@ -25,6 +26,8 @@ from engines.onnx.pair import OnnxPair
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode, cells_of
 from engines.preprocess import Preprocessor
+from engines.tensorrt.encoder import TensorRtEncoder
+from engines.tensorrt.runtime import TensorRtRuntime
 
 SIZE = Size()
 SIDE = SIZE.image // SIZE.patch
@@ -40,7 +43,8 @@ Floats = NDArray[np.float64]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Weights]:
     folder = tmp_path_factory.mktemp("model")
     weights = write_checkpoint(folder, SIZE)
-    return export_model(folder, name="random", domain="noise", prompt="{image}{question}"), weights
+    given = {"name": "random", "domain": "noise", "prompt": "{image}{question}"}
+    return export_model(folder, **given, select_buckets=(4, 8, TOKENS)), weights
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +52,30 @@ def runtime(checkpoint: tuple[Model, Weights]) -> OnnxRuntime:
     return OnnxRuntime(checkpoint[0], threads=1)
 
 
-Form = OnnxEncoder | RowsEncoder
-FORMS: dict[str, Callable[[OnnxRuntime], Form]] = {
-    "in place": OnnxEncoder,
-    "rows": lambda runtime: RowsEncoder(runtime.model),
-    "rows in buckets": lambda runtime: RowsEncoder(runtime.model, buckets=(4, 8, TOKENS)),
-}
+@pytest.fixture(scope="module")
+def gpu_runtime(checkpoint: tuple[Model, Weights]) -> Iterator[TensorRtRuntime]:
+    """TensorRT's stand-in, in float32, so that it must agree as ONNX Runtime does."""
+    model = checkpoint[0]
+    with simulated() as world:
+        yield TensorRtRuntime(model, world.gpu, precision="fp32", folder=model.folder / "engines")
+
+
+Form = OnnxEncoder | RowsEncoder | TensorRtEncoder
+FORMS = ("in place", "rows", "rows in buckets", "TensorRT")
 
 
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest, runtime: OnnxRuntime) -> Callable[[], Form]:
     """Makes encoders of one of the exported forms."""
-    return lambda: FORMS[request.param](runtime)
+    if request.param == "TensorRT":
+        gpu_runtime = request.getfixturevalue("gpu_runtime")
+        return lambda: TensorRtEncoder(gpu_runtime, refresh=False)
+    made: dict[str, Callable[[], Form]] = {
+        "in place": lambda: OnnxEncoder(runtime),
+        "rows": lambda: RowsEncoder(runtime.model),
+        "rows in buckets": lambda: RowsEncoder(runtime.model, buckets=(4, 8, TOKENS)),
+    }
+    return made[request.param]
 
 
 @pytest.fixture
@@ -71,6 +87,8 @@ def poison(encoder: Form, slots: list[int]) -> None:
     """NaN in the cache rows of slots, before any renaming."""
     if isinstance(encoder, RowsEncoder):
         encoder.poison(slots)
+    elif isinstance(encoder, TensorRtEncoder):
+        poison_rows(encoder, slots)
     else:
         encoder.cache[:, :, slots] = np.nan
 
