@@ -301,10 +301,19 @@ def doctor(
     config: Annotated[
         Path | None, typer.Option(help="Configuration file whose model and describer to examine.")
     ] = None,
+    acceptance: Annotated[
+        bool,
+        typer.Option("--acceptance", help="Test this machine thoroughly instead, and write a report; needs --out."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="With --acceptance: file for the report, JSON.")] = None,
+    soak_s: Annotated[
+        float, typer.Option("--soak-seconds", min=1.0, help="With --acceptance: how long the whole agent runs.")
+    ] = 300.0,
 ) -> None:
     """Say what is used, what better was not taken and why, how fast it is, and whether pixels leave this machine.
 
-    Status 78 when it can't work.
+    Status 78 when it can't work. With --acceptance: what is used is compared with the host's own parts, timed, and run
+    for some minutes; status 1 when something does not hold.
     """
     from agent.doctor import examine, lines
     from config.errors import ModelError
@@ -313,6 +322,11 @@ def doctor(
     if config is None:  # what `run --source` would make of the environment; the source doesn't matter
         options["cameras", "cam1", "source"] = ("doctor", "scene:street")
     settings = _settings(config, options)
+    if acceptance:
+        if out is None:
+            raise typer.BadParameter("say with --out where the report is to go", param_hint="--acceptance")
+        _accept(settings.model, soak_s, out)
+        return
     report = examine(settings.model, describer=settings.describer)
     if as_json:
         _print_json(report.as_json())
@@ -409,6 +423,24 @@ def _bench_engine(towers: str | None, seconds: float, json_to: Path | None, png:
     Console(width=None if sys.stdout.isatty() else 160).print(render(report))
 
 
+def _accept(model: str, soak_s: float, out: Path) -> None:
+    import logging
+
+    from rich.console import Console
+
+    from agent.acceptance import accept, lines
+    from agent.logs import set_up_logs
+
+    _write_json(out, {"passed": False, "failures": ["the test has not come to its end"]}, "--out")
+    set_up_logs(logging.ERROR)
+    with Console(stderr=True).status("") as status:
+        report = accept(model, soak_s=soak_s, progress=lambda text: status.update(text))
+    _write_json(out, report, "--out")
+    typer.echo("\n".join(lines(report)))
+    if not report["passed"]:
+        raise typer.Exit(1)
+
+
 def _warn(knows: bool, model: str) -> None:
     if not knows:
         typer.echo(f"the model `{model}` knows rendered scenes only; do not believe what it says of this one", err=True)
@@ -420,13 +452,13 @@ def _stream(pieces: Any) -> None:
     typer.echo()
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: Any, option: str = "--json") -> None:
     from config.errors import ConfigError
 
     try:
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--json {path}: can't be written: {error.strerror}") from None
+        raise ConfigError(f"{option} {path}: can't be written: {error.strerror}") from None
 
 
 def _print_json(value: Any) -> None:

@@ -1,0 +1,232 @@
+"""Every image operation, run by what this machine uses and by the host's own on the same rendered pictures.
+
+Flow is missing here on purpose: two good flow methods differ from each other by more than either does from the truth,
+so `agent.acceptance.flow` asks the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.acceptance.backends import Ops
+from agent.acceptance.meter import Meter
+from agent.capture.scene.source import parse_scene
+from engines.manifest import Manifest
+from engines.preprocess import Preprocessor
+from vpi_ops.interface import PatchPyramid, VisionOps
+
+Run = Callable[[], NDArray[Any]]
+
+SCENE = "scene:street?seed=11&width=1280&height=720&fps=15"
+_BEFORE, _AFTER = 40, 46
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the operations work on: two moments of a street, as frames (720, 1280, 3) and as model pictures, and token
+    features (T, D)."""
+
+    frames: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    grid: tuple[int, int]
+    patch: int
+    features: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Material:
+        scene, _ = parse_scene(SCENE)
+        frames = (scene.render(_BEFORE), scene.render(_AFTER))
+        preprocessor, rng = Preprocessor(manifest), np.random.default_rng(0)
+        first, second = (preprocessor.picture(frame).copy() for frame in frames)
+        shape = (manifest.tokens, manifest.dim)
+        features = (rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32))
+        return cls(frames, (first, second), manifest.grid, manifest.patch_size, features)
+
+    def pyramids(self, ops: VisionOps) -> tuple[PatchPyramid, PatchPyramid]:
+        """Both pictures, filled; (before, after)."""
+        made = []
+        for picture in self.pictures:
+            pyramid = ops.pyramid(self.grid, self.patch)
+            ops.fill(pyramid, picture)
+            made.append(pyramid)
+        return made[0], made[1]
+
+    @property
+    def every_third(self) -> NDArray[np.int64]:
+        return np.arange(0, self.grid[0] * self.grid[1], 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """prepare: makes the call to be timed, whose result is compared. tolerance: largest difference that passes.
+    methods: of `VisionOps`, those that do the work."""
+
+    name: str
+    methods: tuple[str, ...]
+    prepare: Callable[[VisionOps, Material], Run]
+    tolerance: float
+    unit: str
+
+
+def _analysis(ops: VisionOps, m: Material) -> Run:
+    return lambda: ops.analysis(m.frames[0])
+
+
+def _fill(ops: VisionOps, m: Material) -> Run:
+    pyramid = ops.pyramid(m.grid, m.patch)
+
+    def run() -> NDArray[Any]:
+        ops.fill(pyramid, m.pictures[0])
+        return np.asarray(pyramid.means)
+
+    return run
+
+
+def _residual(ops: VisionOps, m: Material) -> Run:
+    before, after = m.pyramids(ops)
+    return lambda: ops.residual(after, before).patch
+
+
+def _exposure(ops: VisionOps, m: Material) -> Run:
+    """The same picture, darker: gain, offset, and the residual that is left."""
+    before, dimmed = m.pyramids(ops)
+    ops.fill(dimmed, (m.pictures[0] * 0.8).astype(np.uint8))
+
+    def run() -> NDArray[Any]:
+        found = ops.residual(dimmed, before)
+        return np.append(found.patch, (100 * found.gain, found.offset))
+
+    return run
+
+
+def _residual_at(ops: VisionOps, m: Material) -> Run:
+    before, after = m.pyramids(ops)
+    slots = m.every_third
+    return lambda: ops.residual_at(after, slots, before, slots[::-1].copy())
+
+
+def _moved(ops: VisionOps, m: Material) -> Run:
+    before, after = m.pyramids(ops)
+    return lambda: ops.moved(after, before)
+
+
+def _adopt(ops: VisionOps, m: Material) -> Run:
+    """Every third patch takes over the new pixels; what is left of the residual tells whether it did."""
+    before, after = m.pyramids(ops)
+
+    def run() -> NDArray[Any]:
+        ops.adopt(before, after, m.every_third)
+        return ops.residual(after, before).patch
+
+    return run
+
+
+def _fetch(ops: VisionOps, m: Material) -> Run:
+    """The whole grid steps by one patch to and fro; the timed call does both ways."""
+    before, after = m.pyramids(ops)
+    there = np.arange(m.grid[0] * m.grid[1]).reshape(m.grid)
+    there[:, :-1] = there[:, 1:]
+
+    def run() -> NDArray[Any]:
+        ops.adopt(before, after, None)
+        ops.fetch(before, there.reshape(-1))
+        return ops.residual(after, before).patch
+
+    return run
+
+
+def _histogram(ops: VisionOps, m: Material) -> Run:
+    pyramid = m.pyramids(ops)[0]
+    return lambda: ops.histogram(pyramid).reshape(-1)
+
+
+def _warp(ops: VisionOps, m: Material) -> Run:
+    rows, cols = np.indices(m.grid, np.float32)
+    source = np.stack([rows.reshape(-1) + np.float32(0.3), cols.reshape(-1) - np.float32(0.6)], axis=1)
+    return lambda: ops.warp(m.features[0], source, m.grid)
+
+
+def _blend(ops: VisionOps, m: Material) -> Run:
+    alpha = np.linspace(0, 1, len(m.features[0]), dtype=np.float32)
+
+    def run() -> NDArray[np.float32]:
+        accumulated: NDArray[np.float32] = m.features[0].copy()
+        ops.blend(accumulated, m.features[1], alpha)
+        return accumulated
+
+    return run
+
+
+STAGES = (
+    Stage("grey image for flow", ("analysis",), _analysis, 2.0, "grey levels"),
+    Stage("patch pyramid", ("fill",), _fill, 1.0, "grey levels"),
+    Stage("residual", ("fill", "residual"), _residual, 2.0, "grey levels"),
+    Stage("residual, exposure fitted", ("fill", "residual"), _exposure, 2.0, "grey levels"),
+    Stage("residual of fetched patches", ("fill", "residual_at"), _residual_at, 2.0, "grey levels"),
+    Stage("residual between frames", ("fill", "moved"), _moved, 2.0, "grey levels"),
+    Stage("reference taken over", ("fill", "adopt", "residual"), _adopt, 2.0, "grey levels"),
+    Stage("reference moved by a patch", ("fill", "fetch", "residual"), _fetch, 2.0, "grey levels"),
+    Stage("HSV histogram", ("fill", "histogram"), _histogram, 0.005, "share of the picture"),
+    Stage("token warp", ("warp",), _warp, 0.01, "standard deviations"),
+    Stage("EMA blend", ("blend",), _blend, 0.01, "standard deviations"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """own: it is the host's own, so there is nothing to compare; difference, passed and host_ms are None then."""
+
+    stage: str
+    runs_on: str
+    own: bool
+    difference: float | None
+    tolerance: float
+    unit: str
+    passed: bool | None
+    ms: float | None
+    p95_ms: float | None
+    watts: float | None
+    host_ms: float | None
+    fault: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_stage(stage: Stage, material: Material, ops: Ops, meter: Meter) -> StageResult:
+    """One stage; what it raises is its result."""
+    own = ops.own(*stage.methods)
+    name = "the host: OpenCV and NumPy" if own else ops.name
+    try:
+        call = stage.prepare(ops.used, material)
+        found = np.array(call(), np.float64)
+        cost = meter.cost(call)
+    except Exception as error:  # a backend on hardware that nobody has tried: the report is to say how it fails
+        fault = f"{type(error).__name__}: {error}"
+        return StageResult(
+            stage.name, name, own, None, stage.tolerance, stage.unit, False, None, None, None, None, fault
+        )
+    if own:
+        difference = passed = host_ms = None
+    else:
+        there = stage.prepare(ops.host, material)
+        difference = float(np.abs(found - np.array(there(), np.float64)).max())
+        passed, host_ms = bool(difference <= stage.tolerance), meter.cost(there).ms
+    return StageResult(
+        stage.name,
+        name,
+        own,
+        difference,
+        stage.tolerance,
+        stage.unit,
+        passed,
+        cost.ms,
+        cost.p95_ms,
+        cost.watts,
+        host_ms,
+    )
