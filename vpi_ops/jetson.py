@@ -1,0 +1,284 @@
+"""Image operations on a Jetson: patches and residuals by our CUDA kernels, dense flow on the OFA.
+
+What the kernels read and write is mapped memory, so nothing is copied to the GPU and back; what counts is how often the
+host waits. For an ordinary frame that is once: `residual` also queues what will be asked next, the difference to the
+frame before and the histogram, and one wait serves all three. Token maps, grey images and corners are in the hands of
+the CPU before and after, and small: they stay with the host operations.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from vpi_ops.cuda import Kernels, load, sides
+from vpi_ops.host import Floats, HostOps
+from vpi_ops.interface import FlowField, PatchPyramid, Residual
+from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
+from vpi_ops.jetson_memory import Gpu, MappedPool, open_gpu
+
+_BINS = 512
+_GIVE_UP_AFTER = 3
+"""Failures of the OFA in a row, after which flow stays with the host."""
+
+_log = structlog.get_logger(__name__)
+
+
+class JetsonOps(HostOps):
+    """`VisionOps` for a Jetson. gpu, kernels, dense_flow: of this camera alone; without `dense_flow` flow is the
+    host's. width: of the analysis image."""
+
+    def __init__(self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320) -> None:
+        super().__init__(width=width)
+        self._gpu, self._kernels, self._dense_flow = gpu, kernels, dense_flow
+        self._failed = 0
+        self._picture: NDArray[np.uint8] | None = None
+        self._out = self._exposure = gpu.mapped((2,), np.float32)
+        self._slots = gpu.mapped((2, 1), np.int32)
+        self._filled: tuple[PatchPyramid | None, PatchPyramid | None] = (None, None)
+        self._known: dict[tuple[int, ...], Floats] = {}
+
+    @property
+    def traffic(self) -> Counter[str]:
+        """What has crossed between host and GPU so far; see `Gpu`."""
+        return self._gpu.traffic
+
+    @property
+    def uses_ofa(self) -> bool:
+        """Whether flow still comes from the OFA."""
+        return self._dense_flow is not None
+
+    def pyramid(self, grid: tuple[int, int], patch: int) -> PatchPyramid:
+        tokens = grid[0] * grid[1]
+        if len(self._out) < 2 * tokens + _BINS:
+            self._out = self._gpu.mapped((2 * tokens + _BINS,), np.float32)
+            self._slots = self._gpu.mapped((2, tokens), np.int32)
+        levels = tuple(self._gpu.mapped((tokens, side * side, 3), np.uint8) for side in sides(patch))
+        return PatchPyramid(grid, patch, levels, self._gpu.mapped((tokens,), np.float32))
+
+    def fill(self, pyramid: PatchPyramid, picture: NDArray[np.uint8]) -> None:
+        """A picture from `MappedPictures` is read where it is, any other is copied first."""
+        shape = (pyramid.grid[0] * pyramid.patch, pyramid.grid[1] * pyramid.patch, 3)
+        if picture.shape != shape:
+            raise ValueError(f"picture is {picture.shape}, expected {shape}")
+        with self._gpu.active():
+            if self._gpu.address(picture) is None:
+                picture = self._staged(picture)
+            half, quarter = self._levels(pyramid)
+            means = self._at(pyramid.means)
+            self._kernels.fill(self._at(picture), pyramid.grid, pyramid.patch, half, quarter, means, self._gpu.stream)
+        self._gpu.launched(picture, pyramid)
+        self._known.clear()
+        self._filled = (pyramid, self._filled[0] if self._filled[0] is not pyramid else self._filled[1])
+
+    def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
+        self._written()
+        super().adopt(reference, current, slots)
+
+    def fetch(self, reference: PatchPyramid, source: NDArray[np.int64]) -> None:
+        self._written()
+        super().fetch(reference, source)
+
+    def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
+        tokens = len(current.means)
+        previous = self._filled[1] if self._filled[0] is current else None
+        with self._gpu.active():
+            out, exposure, stream = self._at(self._out), self._at(self._exposure), self._gpu.stream
+            self._kernels.exposure(self._at(reference.means), self._at(current.means), tokens, exposure, stream)
+            levels = self._levels(current), self._levels(reference)
+            self._kernels.residual(*levels, tokens, current.patch, out, stream, exposure=exposure)
+            self._histogram(current, out + 4 * 2 * tokens)
+            if previous is not None:
+                self._moved(current, previous, out + 4 * tokens)
+        self._gpu.launched(current, reference, previous)
+        values = self._read(2 * tokens + _BINS)
+        self._known[id(current),] = values[2 * tokens :]
+        if previous is not None:
+            self._known[id(current), id(previous)] = values[tokens : 2 * tokens]
+        gain, offset = self._exposure.tolist()
+        return Residual(values[:tokens], gain, offset)
+
+    def residual_at(
+        self, current: PatchPyramid, slots: NDArray[np.int64], reference: PatchPyramid, sources: NDArray[np.int64]
+    ) -> Floats:
+        if not len(slots):
+            return np.zeros(0, np.float32)
+        self._gpu.settle()
+        self._slots[0, : len(slots)], self._slots[1, : len(slots)] = slots, sources
+        with self._gpu.active():
+            chosen = self._at(self._slots)
+            self._kernels.residual(
+                self._levels(current),
+                self._levels(reference),
+                len(slots),
+                current.patch,
+                self._at(self._out),
+                self._gpu.stream,
+                slots=chosen,
+                sources=chosen + self._slots.strides[0],
+            )
+        self._gpu.launched(current, reference)
+        return self._read(len(slots))
+
+    def moved(self, current: PatchPyramid, previous: PatchPyramid) -> Floats:
+        known = self._known.get((id(current), id(previous)))
+        if known is not None:
+            return known
+        with self._gpu.active():
+            self._moved(current, previous, self._at(self._out))
+        self._gpu.launched(current, previous)
+        return self._read(len(current.means))
+
+    def histogram(self, pyramid: PatchPyramid) -> Floats:
+        known = self._known.get((id(pyramid),))
+        if known is None:
+            with self._gpu.active():
+                self._histogram(pyramid, self._at(self._out))
+            self._gpu.launched(pyramid)
+            known = self._read(_BINS)
+        return known.reshape(8, 8, 8)
+
+    def flow(
+        self,
+        previous: NDArray[np.uint8],
+        current: NDArray[np.uint8],
+        scale: tuple[float, float],
+        region: tuple[int, int, int, int] | None = None,
+    ) -> FlowField:
+        """The OFA takes whole images, of one size: a part saves it nothing."""
+        whole = self._by_ofa(current, previous)
+        if whole is None:
+            return super().flow(previous, current, scale, region)
+        if region is not None:
+            x0, y0, x1, y1 = region
+            part = np.zeros_like(whole)
+            part[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
+            whole = part
+        return FlowField(whole, scale)
+
+    def _follow(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats:
+        found = self._by_ofa(image, into)
+        return super()._follow(image, into) if found is None else found
+
+    def _by_ofa(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats | None:
+        """None when the OFA can't, or can't any more."""
+        if self._dense_flow is None:
+            return None
+        try:
+            found = self._dense_flow(into, image)
+        except FlowUnavailable:
+            return None
+        except Exception as error:  # VPI's errors are of no documented class
+            self._failed += 1
+            _log.warning("the OFA gives no flow, the CPU computes it", error=str(error), times=self._failed)
+            if self._failed >= _GIVE_UP_AFTER:
+                _log.error("flow stays with the CPU until the next start", error=str(error))
+                self._dense_flow = None
+            return None
+        self._failed = 0
+        return found
+
+    def _staged(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A copy of a picture where kernels reach it."""
+        self._gpu.settle()  # what reads the picture before may still wait
+        if self._picture is None or self._picture.shape != picture.shape:
+            self._picture = self._gpu.mapped(picture.shape, np.uint8)
+        self._picture[...] = picture
+        self._gpu.traffic["staged"] += 1
+        return self._picture
+
+    def _written(self) -> None:
+        """The host is about to write what kernels read."""
+        self._gpu.settle()
+        self._known.clear()
+
+    def _read(self, count: int) -> Floats:
+        """What the kernels wrote to the front of `_out`, once they have."""
+        self._gpu.settle()
+        self._gpu.traffic["readbacks"] += 1
+        return np.array(self._out[:count])
+
+    def _moved(self, current: PatchPyramid, previous: PatchPyramid, out: int) -> None:
+        quarters = self._at(current.levels[-1]), self._at(previous.levels[-1])
+        self._kernels.moved(*quarters, len(current.means), current.patch, out, self._gpu.stream)
+
+    def _histogram(self, pyramid: PatchPyramid, out: int) -> None:
+        quarter = pyramid.levels[-1]
+        self._kernels.histogram(self._at(quarter), quarter.size // 3, out, self._gpu.stream)
+
+    def _levels(self, pyramid: PatchPyramid) -> tuple[int, int]:
+        half, quarter = pyramid.levels
+        return self._at(half), self._at(quarter)
+
+    def _at(self, array: NDArray[Any]) -> int:
+        """Where kernels find it; within `active`."""
+        address = self._gpu.address(array)
+        if address is None:
+            raise TypeError("the array is not in mapped memory: use pyramids that these operations have made")
+        return address
+
+
+Crop = tuple[int, int, int, int]
+Place = TypeVar("Place", covariant=True)
+
+
+class Preprocessor(Protocol[Place]):
+    """What is needed of `engines.preprocess.Preprocessor`."""
+
+    @property
+    def image_size(self) -> int: ...
+
+    def placement(self, frame_size: tuple[int, int]) -> Place: ...
+
+    def picture(
+        self, image: NDArray[np.uint8], out: NDArray[np.uint8] | None = None, crop: Crop | None = None
+    ) -> NDArray[np.uint8]: ...
+
+
+class MappedPictures(Generic[Place]):
+    """Model pictures made where kernels read them, so that `JetsonOps.fill` copies nothing."""
+
+    def __init__(self, gpu: Gpu, preprocessor: Preprocessor[Place]) -> None:
+        side = preprocessor.image_size
+        self._preprocessor = preprocessor
+        self._pool = MappedPool(gpu, (side, side, 3))
+
+    def placement(self, frame_size: tuple[int, int]) -> Place:
+        return self._preprocessor.placement(frame_size)
+
+    def picture(self, image: NDArray[np.uint8], *, crop: Crop | None = None) -> NDArray[np.uint8]:
+        return self._preprocessor.picture(image, out=self._pool.take(), crop=crop)
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """Operations of one camera. kernels, flow: what they use. why: a sentence for each better thing that is not
+    used."""
+
+    ops: JetsonOps
+    gpu: Gpu
+    kernels: str
+    flow: str
+    why: tuple[str, ...]
+
+
+def open_ops(*, width: int = 320) -> Vision:
+    """Kernels on the GPU, and flow on the OFA where there is one, else on the CPU.
+
+    Raises ImportError without PyCUDA, EngineFault when there is no GPU or no kernels can be had.
+    """
+    gpu = open_gpu()
+    with gpu.active():
+        kernels = load()
+    try:
+        dense = OfaFlow(gpu)
+    except FlowUnavailable as reason:
+        missing = f"Dense flow runs on the CPU: {reason}."
+        return Vision(JetsonOps(gpu, kernels, None, width=width), gpu, kernels.origin, "OpenCV DIS", (missing,))
+    flow = f"OFA through VPI {dense.version}, {dense.route}"
+    return Vision(JetsonOps(gpu, kernels, dense, width=width), gpu, kernels.origin, flow, ())

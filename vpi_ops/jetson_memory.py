@@ -1,0 +1,125 @@
+"""The GPU as image operations see it: its primary context, one stream, memory that both sides reach, and a count of
+what crosses between them.
+
+A Jetson's CPU and GPU share their memory, so arrays that both use are page-locked and mapped: NumPy reads and writes
+them in place, kernels get their device address, and nothing is copied. What has to be kept is the order: the host
+reads what a kernel wrote after `Gpu.settle`, never before.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.errors import EngineFault
+
+
+class Gpu:
+    """The primary context of GPU 0, the one that jetson-utils, VPI and TensorRT use too, and a stream of our own.
+
+    traffic: how often so far, by name: `syncs` (waits for a stream), `launches`, `staged` (copies into mapped memory),
+    `readbacks` (results that the host takes from the GPU or the OFA). Not thread-safe, but `active` is.
+    Raises ImportError without PyCUDA, PyCUDA's errors (plain `RuntimeError` from some versions) without a GPU.
+    """
+
+    def __init__(self) -> None:
+        import pycuda.driver as cuda
+
+        cuda.init()
+        self.cuda: Any = cuda
+        device = cuda.Device(0)
+        self.name = str(device.name())
+        major, minor = device.compute_capability()
+        self.arch = f"sm_{major}{minor}"  # 8.7 is sm_87, 11.0 is sm_110
+        self._context = device.retain_primary_context()  # not pycuda.autoinit: that makes a context nobody else uses
+        self.traffic: Counter[str] = Counter()
+        self._queued: list[object] = []
+        with self.active():
+            self.stream: Any = cuda.Stream()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Makes the context current in this thread. The stack is per thread, and must be empty when it ends."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self.cuda.Context.pop()
+
+    def mapped(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """An array, zeros, that kernels reach at `address`. Raises MemoryError."""
+        with self.active():
+            try:
+                array: NDArray[Any] = self.cuda.pagelocked_empty(
+                    shape, dtype, mem_flags=self.cuda.host_alloc_flags.DEVICEMAP
+                )
+            except self.cuda.MemoryError as error:
+                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                raise MemoryError(f"GPU: {size} bytes of mapped memory can't be had: {error}") from error
+        array[...] = 0
+        return array
+
+    def address(self, array: NDArray[Any]) -> int | None:
+        """Where kernels find a whole array of `mapped` or of a `MappedPool`; None for any other. Within `active`."""
+        pointer = getattr(array.base, "get_device_pointer", None)
+        return None if pointer is None else int(pointer())
+
+    def launched(self, *used: object) -> None:
+        """Work was queued on the stream that reads or writes what `used` holds: it is kept until `settle`."""
+        self.traffic["launches"] += 1
+        self._queued.append(used)
+
+    def settle(self) -> None:
+        """Wait for what is queued, if anything is. From here on the host may read it."""
+        if self._queued:
+            self.stream.synchronize()
+            self.traffic["syncs"] += 1
+            self._queued.clear()
+
+
+def open_gpu() -> Gpu:
+    """The GPU of this machine. Raises ImportError without PyCUDA, EngineFault when there is none that works."""
+    try:
+        return Gpu()
+    except ImportError as error:
+        raise ImportError(f"pycuda can't be imported: {error}") from error
+    except Exception as error:  # of which class depends on the version
+        raise EngineFault(f"CUDA can't be used: {error}") from error
+
+
+class MappedPool:
+    """Mapped uint8 arrays of one shape for whoever keeps them as long as they like: once nobody holds one any more, it
+    is handed out again. To allocate mapped memory for every frame would stop the GPU each time."""
+
+    def __init__(self, gpu: Gpu, shape: tuple[int, ...]) -> None:
+        self._gpu, self._shape = gpu, shape
+        self._free: deque[NDArray[np.uint8]] = deque()
+        self.made = 0
+
+    def take(self) -> NDArray[np.uint8]:
+        """An array with contents undefined. Raises MemoryError."""
+        try:
+            array = self._free.popleft()
+        except IndexError:
+            array = self._gpu.mapped(self._shape, np.uint8)
+            self.made += 1
+        lease = _Lease(array)
+        weakref.finalize(lease, self._free.append, array).atexit = False
+        return np.asarray(lease)
+
+
+class _Lease:
+    """Stands under the array that is handed out, and ends with it and all its views."""
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self._array = array
+        self.__array_interface__ = array.__array_interface__
+
+    def get_device_pointer(self) -> int:
+        return int(self._array.base.get_device_pointer())  # type: ignore[union-attr]
