@@ -28,20 +28,25 @@ from agent import __version__
 from agent.camera import Camera
 from agent.capture import open_source
 from agent.capture.scene.language import DESCRIBE
+from agent.capture.source import FrameSource
+from agent.capture.tap import PacketTap
 from agent.coherence import memory
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import AUTO, PROFILES
 from agent.describing import Describe, DescribingThread, Look
-from agent.events.book import EventBook, Retention
+from agent.events.book import EventBook
 from agent.events.lock import StateLock
 from agent.events.model import AnyEvent, EventType
 from agent.events.outbox import Outbox
 from agent.events.sinks import NdjsonSink, Sink
+from agent.evidence.archive import Archive
+from agent.evidence.camera import CameraEvidence
+from agent.evidence.recording import recorded
+from agent.evidence.ring import ClipSpan, PacketRing
 from agent.insight import baseline_file
 from agent.insight.anomaly import AnomalyModel, AnomalySettings
 from agent.insight.change import ChangeSettings, SemanticChange
-from agent.masks import masked
 from agent.metrics import Metrics, MetricsServer
 from agent.mqtt.address import BrokerAddress
 from agent.mqtt.client import MqttLink
@@ -55,7 +60,7 @@ from agent.watching import CameraWatch
 from config.errors import ConfigError
 from config.identity import device_id
 from config.settings import Camera as CameraSettings
-from config.settings import Describer, Mqtt, Settings
+from config.settings import Clips, Describer, Mqtt, Settings
 from engines.decoder import Decoder
 from engines.manifest import Manifest, find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
@@ -130,6 +135,8 @@ class Daemon:
         if self.outbox.damaged:
             self._notes.append(self.outbox.damaged)
         self._book = self._open_book(settings)
+        self._archive = self._open_archive(settings)
+        self._clips = settings.events.clips
         self._describing = self._open_describing(settings.describer, list(settings.cameras))
         runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
         decoder = Decoder(model, spin=False)
@@ -187,17 +194,20 @@ class Daemon:
         sinks = list(self._options.sinks)
         if self._options.events_to is not None:
             sinks.append(self._stack.enter_context(NdjsonSink(self._options.events_to)))
-        kept = settings.events.retention
         book = EventBook(
             self.device,
             self.outbox,
             topic_of=self.topics.event,
-            folder=self._folder,
             sinks=sinks,
             stored=self._stored,
-            retention=Retention(kept.days, kept.bytes),
+            days=settings.events.retention.days,
         )
         return self._stack.enter_context(book)
+
+    def _open_archive(self, settings: Settings) -> Archive:
+        kept = settings.events.retention
+        archive = Archive(self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes)
+        return self._stack.enter_context(archive)
 
     def _camera(
         self,
@@ -210,6 +220,8 @@ class Daemon:
         auto: bool,
     ) -> Camera:
         rendered = camera.source.startswith("scene:")
+        ring = None if self._clips is None else PacketRing(pre_s=self._clips.pre_s)
+        evidence = _evidence(self._archive, ring, self._clips, camera)
         mute = "" if rendered or "rendered" not in manifest.domain else _mute(manifest.name)
         if describer is not None and self._server is not None:
             from agent.describer.request import reduced_jpeg
@@ -221,11 +233,14 @@ class Daemon:
                 partial(self._server.describe, name),
                 fallback=words if describer.fallback == "builtin" and not mute else None,
                 picture=partial(reduced_jpeg, settings=describer.image),
+                evidence=evidence,
             )
         else:
             if mute:
                 log.warning(mute, camera=name)
-            reporter = CameraReporter(name, self._book, self._describing, None if mute else words, mute=mute)
+            reporter = CameraReporter(
+                name, self._book, self._describing, None if mute else words, mute=mute, evidence=evidence
+            )
         watch = CameraWatch(
             vlm,
             Preprocessor(manifest),
@@ -239,18 +254,21 @@ class Daemon:
             auto=auto,
         )
         credentials = None if camera.credentials is None else camera.credentials.read()
-        opener = partial(
-            open_source,
-            camera.source,
-            source_id=name,
-            paced=rendered,
-            fps=camera.fps,
-            credentials=credentials,
-            motion=True,
-        )
+
+        def open_camera(tap: PacketTap | None) -> FrameSource:
+            return open_source(
+                camera.source,
+                source_id=name,
+                paced=rendered,
+                fps=camera.fps,
+                credentials=credentials,
+                motion=True,
+                tap=tap,
+            )
+
         return Camera(
             name,
-            masked(opener, camera.masks),
+            recorded(open_camera, camera.masks, ring, encode=self._clips is not None and self._clips.encode),
             watch,
             reporter,
             retry=self._options.retry and _may_come_back(camera.source),
@@ -311,6 +329,8 @@ class Daemon:
             stopper.join()
         self._describing.finish(0.2 if hurry else self._patience_s)
         self._describing.close(0.3)
+        self._archive.close(0.5 if hurry else 5.0)
+        self._book.settle("the agent has stopped")
         if not self._book.close(0.8 if hurry else 5.0):
             log.error("the disk did not take all events in time")
         if self.link is not None:
@@ -353,6 +373,13 @@ class Daemon:
                 baseline_file.write(path, arrays)
             except OSError as error:
                 log.warning("what was learned can't be kept", file=str(path), reason=error.strerror)
+
+
+def _evidence(archive: Archive, ring: PacketRing | None, clips: Clips | None, camera: CameraSettings) -> CameraEvidence:
+    """Clips where there is a way to make them: from packets, or from frames where that is allowed."""
+    if ring is None or clips is None or (camera.masks and not clips.encode):
+        return CameraEvidence(archive, None, ClipSpan())
+    return CameraEvidence(archive, ring, ClipSpan(clips.pre_s, clips.post_s))
 
 
 def _words(decoder: Decoder, camera: str) -> Describe:

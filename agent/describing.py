@@ -87,6 +87,11 @@ class DescribingThread:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take: one description may have to end before it."""
+        return 2 * self._deadline_s
+
     def wish(
         self,
         camera: str,

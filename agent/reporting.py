@@ -1,4 +1,7 @@
-"""What one camera has to tell: changes, anomalies and its own health, each told at once and completed later."""
+"""What one camera has to tell: changes, anomalies and its own health, each told at once and completed later.
+
+An alert is told with what is known when it is decided; words, snapshot and clip follow under the same id.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ from pydantic import JsonValue
 from agent.capture.frame import Frame
 from agent.describing import Describe, DescribingThread, Description, Look
 from agent.events.book import EventBook
-from agent.events.model import Anomaly, Box, Condition, Health, SemanticChange, Severity
+from agent.events.model import Anomaly, AnyNews, Box, Condition, Health, SemanticChange, Severity
+from agent.evidence.camera import CameraEvidence
 from agent.insight.anomaly import Alarm
 from agent.insight.change import Change
 
+TEXT = "text"
 _HIGH_SCORE = 1.5
 """Of an anomaly, where 1 is the alarm limit: half as far again from what is usual."""
 
@@ -27,7 +32,8 @@ class CameraReporter:
 
     describe: puts looks into words. None when the model's words mean nothing on this camera: then `mute` is the
     sentence that says so, and stands in each event's `degraded`. fallback: asked when `describe` gives no words.
-    picture: makes the JPEG that `describe` gets to see from uint8 RGB (H, W, 3); None when it needs none.
+    picture: makes the JPEG that `describe` gets to see from uint8 RGB (H, W, 3); None when it needs none. evidence:
+    what events have beside them; None = nothing.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class CameraReporter:
         fallback: Describe | None = None,
         picture: Callable[[NDArray[np.uint8]], bytes] | None = None,
         mute: str = "",
+        evidence: CameraEvidence | None = None,
     ) -> None:
         self.camera = camera
         self.text = ""
         """What was said last of this camera."""
         self._book, self._describing, self._mute = book, describing, mute
         self._describe, self._fallback, self._picture = describe, fallback, picture
+        self._evidence = evidence
         self._alarm: str | None = None
         self._loss: str | None = None
         self._words_every_s, self._why_spared = 0.0, ""
@@ -71,7 +79,6 @@ class CameraReporter:
             zones=tuple(zones),
             distance=change.distance,
             before_text=self.text,
-            pending=self._pending,
             degraded=self._degraded,
             evidence={
                 "cause": change.kind.value,
@@ -79,7 +86,7 @@ class CameraReporter:
                 "seen_for_s": round(frame.monotonic_ns / 1e9 - change.onset_s, 2),
             },
         )
-        event_id = self._book.publish(news, snapshot=frame.image)
+        event_id = self._publish(news, frame, clip=False)
         self._wish(frame, features, partial(self._told, event_id, True), change=True)
         return event_id
 
@@ -102,7 +109,8 @@ class CameraReporter:
         severity = Severity.HIGH if alarm.score >= _HIGH_SCORE else Severity.MEDIUM
         if alarm.ended:
             if self._alarm is not None:
-                self._end_alarm(score=alarm.score, severity=severity, evidence=facts)
+                duration_s = round(alarm.duration_s, 3)
+                self._end_alarm(score=alarm.score, severity=severity, evidence=facts, duration_s=duration_s)
             return
         news = Anomaly(
             camera=self.camera,
@@ -112,17 +120,16 @@ class CameraReporter:
             zones=tuple(zones),
             score=alarm.score,
             severity=severity,
-            pending=self._pending,
             degraded=self._degraded,
             evidence=facts,
         )
-        self._alarm = self._book.publish(news, snapshot=frame.image)
+        self._alarm = self._publish(news, frame, clip=True)
         self._wish(frame, features, partial(self._told, self._alarm, False))
 
     def interrupted(self, reason: str) -> None:
         """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
         if self._alarm is not None:
-            self._end_alarm(degraded=(*self._degraded, reason))
+            self._end_alarm(notes=(reason,))
 
     def lost(self, reason: str) -> None:
         """Tell that the camera gives no frames; once, however often it is tried again."""
@@ -136,9 +143,16 @@ class CameraReporter:
             self._book.update(self._loss, end=True)
             self._loss = None
 
-    @property
-    def _pending(self) -> tuple[str, ...]:
-        return () if self._describe is None else ("text",)
+    def _publish(self, news: AnyNews, frame: Frame, *, clip: bool) -> str:
+        """Tell it at once with what will follow, and have that made; returns the event's id."""
+        within: dict[str, float] = {} if self._describe is None else {TEXT: self._describing.patience_s}
+        if self._evidence is not None:
+            within |= self._evidence.within(clip=clip)
+        news = news.model_copy(update={"pending": tuple(within)})
+        event_id = self._book.publish(news, within=within)
+        if self._evidence is not None:
+            self._evidence.collect(event_id, frame, news.regions, news.severity, clip=clip)
+        return event_id
 
     @property
     def _degraded(self) -> tuple[str, ...]:
@@ -146,7 +160,7 @@ class CameraReporter:
 
     def _end_alarm(self, **changes: Any) -> None:
         assert self._alarm is not None
-        self._book.update(self._alarm, end=True, pending=(), **changes)
+        self._book.update(self._alarm, end=True, **changes)
         self._alarm = None
 
     def _wish(
@@ -171,12 +185,11 @@ class CameraReporter:
 
     def _told(self, event_id: str, change: bool, description: Description) -> None:
         """On a describing thread: descriptions of a camera come in order, so `text` is what was said before."""
-        told: dict[str, Any] = {"text": description.text, "pending": ()}
+        told: dict[str, Any] = {"text": description.text}
         if change:
             told |= {"before_text": self.text, "after_text": description.text}
-        if description.note is not None:
-            told["degraded"] = (description.note,)
-        self._book.update(event_id, **told)
+        notes = () if description.note is None else (description.note,)
+        self._book.update(event_id, done=(TEXT,), notes=notes, **told)
         self._remember(description)
 
     def _remember(self, description: Description) -> None:

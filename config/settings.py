@@ -15,7 +15,6 @@ from pydantic_core import PydanticCustomError
 from config.values import Bytes, Identifier, Polygon, SecretReference
 
 NOT_YET = {
-    ("events", "clips"): "this version keeps snapshots, not clips",
     ("cameras", "*", "rules"): "this version has no rules",
 }
 """Keys that people know from the documentation of what is to come, and the sentence they get for them."""
@@ -86,11 +85,24 @@ class Retention(_Section):
     bytes: Bytes = 5 * 10**9
 
 
+class Clips(_Section):
+    """The clip beside an alert: seconds before and after the frame that decided it.
+
+    encode: make clips of frames where a camera has no packets (rendered scenes, images) or none that may be kept (a
+    masked camera); without, such a camera has none.
+    """
+
+    pre_s: Annotated[float, Field(ge=0, le=60)] = 5.0
+    post_s: Annotated[float, Field(ge=0, le=120)] = 10.0
+    encode: bool = True
+
+
 class Events(_Section):
-    """Where events are kept on disk, and for how long."""
+    """Where events are kept on disk, and for how long. clips: null for none."""
 
     dir: Path = Path("state")
     retention: Retention = Retention()
+    clips: Clips | None = Clips()
 
 
 class Camera(_Section):

@@ -82,7 +82,10 @@ def test_all_mistakes_are_told_at_once_with_what_was_found(tmp_path: Path) -> No
     [
         ("cameras: {front: {source: x, rules: []}}\n", "agent.yaml:1: cameras.front.rules: this version has no rules"),
         ("fidelity_floor: 1.5\n", "agent.yaml:1: fidelity_floor: input should be less than 1, found 1.5"),
-        ("events:\n  clips: {pre_s: 5}\n", "agent.yaml:2: events.clips: this version keeps snapshots, not clips"),
+        (
+            "events:\n  clips: {pre_s: 90}\n",
+            "agent.yaml:2: events.clips.pre_s: input should be less than or equal to 60",
+        ),
         ("model: a\nmodel: b\n", "agent.yaml:2: model: given twice, first in line 1"),
         ("cameras: [\n", "agent.yaml:2: not valid YAML"),
         ("cameras: {1: {source: x}}\n", "agent.yaml:1: a key under cameras is not text; put it in quotes"),

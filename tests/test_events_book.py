@@ -7,17 +7,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from mqtt_world import until
 from pydantic import ValidationError
 
 from agent.events.book import EventBook
-from agent.events.media import prune_media, save_snapshot
-from agent.events.model import Anomaly, AnyEvent, Condition, EventType, Health, SemanticChange
+from agent.events.model import Anomaly, AnyEvent, Condition, EventType, Health, Media, SemanticChange
 from agent.events.outbox import Outbox
 from agent.events.sinks import NdjsonSink
 from config.errors import ConfigError
@@ -29,10 +26,6 @@ def topic_of(event: AnyEvent) -> str:
 
 def told(outbox: Outbox) -> list[dict[str, object]]:
     return [stored.document for stored in outbox.pending(10_000)]
-
-
-def picture() -> np.ndarray:
-    return np.full((120, 160, 3), 90, np.uint8)
 
 
 def test_an_event_is_told_whole_each_time_under_one_id(tmp_path: Path) -> None:
@@ -73,30 +66,28 @@ def test_many_tellers_keep_the_order_of_each_camera(tmp_path: Path) -> None:
             assert [d["id"] for d in told(outbox) if d["camera"] == camera] == expected
 
 
-def test_the_snapshot_is_there_when_the_event_is(tmp_path: Path) -> None:
-    with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of, folder=tmp_path) as book:
-        name = book.publish(Anomaly(camera="front", regions=((20, 30, 40, 50),)), snapshot=picture())
-        book.update(name, text="later")
+def test_parts_come_one_by_one_and_what_is_late_is_given_up(tmp_path: Path) -> None:
+    now = [100.0]
+    with (
+        Outbox(tmp_path / "o.db") as outbox,
+        EventBook("b", outbox, topic_of=topic_of, monotonic=lambda: now[0]) as book,
+    ):
+        pending = ("text", "snapshot", "clip")
+        name = book.publish(Anomaly(camera="front", pending=pending), within={"text": 60, "snapshot": 5, "clip": 20})
+        book.update(name, done=("snapshot",), media=Media(snapshot="snapshots/1.jpg"))
+        now[0] += 30
+        until(lambda: book.flush(1) and len(told(outbox)) == 3, "the clip's deadline")
+        book.update(name, end=True)
+        book.update(name, done=("clip",), media=Media(clip="clips/1.mp4", clip_at_s=5.0))
+        book.settle("the agent has stopped")
         assert book.flush(10)
-        first, second = told(outbox)
-    path = tmp_path / first["media"]["snapshot"]  # type: ignore[index]
-    seen = cv2.imread(str(path))
-    assert seen.shape == (120, 160, 3)
-    assert seen[40, 20, 2] > seen[40, 20, 0] + 50, "the region is outlined in red"
-    assert abs(int(seen[100, 100].mean()) - 90) < 4
-    assert second["media"] == first["media"]
-    assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing half-written stays"
-
-
-def test_without_room_for_the_picture_the_event_goes_alone_and_says_so(tmp_path: Path) -> None:
-    (tmp_path / "snapshots").write_text("a file where the folder should be")
-    with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of, folder=tmp_path) as book:
-        name = book.publish(Anomaly(camera="front"), snapshot=picture())
-        book.update(name, text="later")
-        assert book.flush(10)
-        for document in told(outbox):
-            assert document["media"] == {"snapshot": None}
-            assert "no snapshot: " in document["degraded"][0]  # type: ignore[index]
+        documents = told(outbox)
+    assert [d["pending"] for d in documents] == [list(pending), ["text", "clip"], ["text"], ["text"], ["text"], []]
+    late = "no clip: it took longer than 20 s"
+    assert [d["degraded"] for d in documents[2:5]] == [[late], [late], []], "it came after all"
+    assert documents[-1]["degraded"] == ["no text: the agent has stopped"]
+    assert documents[-1]["media"]["snapshot"] == "snapshots/1.jpg" and documents[-1]["media"]["clip"] == "clips/1.mp4"
+    assert documents[3]["type"] == "end" and documents[3]["duration_s"] >= 0
 
 
 class Gate:
@@ -116,11 +107,11 @@ class Gate:
 def test_when_the_disk_hangs_the_teller_goes_on_and_losses_are_counted(tmp_path: Path) -> None:
     gate = Gate()
     with Outbox(tmp_path / "o.db") as outbox:
-        book = EventBook("box", outbox, topic_of=topic_of, sinks=[gate], folder=tmp_path, capacity=10, max_pictures=2)
+        book = EventBook("box", outbox, topic_of=topic_of, sinks=[gate], capacity=10)
         book.publish(Anomaly(camera="front"))
         assert gate.entered.wait(10)
         for _ in range(15):
-            book.publish(Anomaly(camera="front"), snapshot=picture())
+            book.publish(Anomaly(camera="front"))
         assert book.dropped == {"queue": 5}
         assert not book.flush(0.01)
         gate.open.set()
@@ -129,8 +120,6 @@ def test_when_the_disk_hangs_the_teller_goes_on_and_losses_are_counted(tmp_path:
         book.publish(Anomaly(camera="front"))
         assert book.dropped == {"queue": 6}, "closed"
     assert len(documents) == 11
-    assert sum(d["media"] != {"snapshot": None} for d in documents) == 2
-    assert sum(d["degraded"] == ["no snapshot: the disk is behind"] for d in documents) == 8
 
 
 def test_a_disk_that_refuses_costs_the_keeping_not_the_telling(tmp_path: Path) -> None:
@@ -155,12 +144,15 @@ def test_what_a_crash_left_open_is_ended(tmp_path: Path) -> None:
     with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of) as book:
         lost = book.publish(Health(camera="front", condition=Condition.LOST))
         book.publish(SemanticChange(camera="front", distance=1.0))
-        book.update(book.publish(Anomaly(camera="front")), end=True)
+        clipless = book.publish(Anomaly(camera="front", pending=("clip",)))
+        book.update(clipless, end=True)
     with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of) as book:
-        assert book.end_interrupted() == 1
+        assert book.end_interrupted() == 2
         assert book.flush(10)
-        last = told(outbox)[-1]
-        assert (last["id"], last["type"], last["condition"], last["seq"]) == (lost, EventType.END.value, "lost", 5)
+        ended, given_up = told(outbox)[-2:]
+        assert (ended["id"], ended["type"], ended["condition"], ended["seq"]) == (lost, EventType.END.value, "lost", 5)
+        assert (given_up["id"], given_up["type"], given_up["pending"]) == (clipless, EventType.END.value, [])
+        assert given_up["degraded"] == ["no clip: the agent was stopped"]
     with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of) as book:
         assert book.end_interrupted() == 0
 
@@ -209,16 +201,3 @@ def test_a_reader_who_leaves_does_not_end_the_agent() -> None:
         _, complaints = child.communicate(timeout=60)
     assert child.returncode == 0
     assert b"BrokenPipeError" not in complaints
-
-
-def test_old_pictures_make_room_for_new_ones(tmp_path: Path) -> None:
-    for n in range(6):
-        path = tmp_path / save_snapshot(tmp_path, f"{n:02}", picture())
-        os.utime(path, (1000.0 + n * 86400, 1000.0 + n * 86400))
-    size = path.stat().st_size
-    now = 1000.0 + 5 * 86400
-    kept: Callable[[], list[str]] = lambda: sorted(p.stem for p in (tmp_path / "snapshots").iterdir())  # noqa: E731
-    assert prune_media(tmp_path, days=3.5, max_bytes=10**9, now_s=now) == 2
-    assert kept() == ["02", "03", "04", "05"]
-    assert prune_media(tmp_path, days=3.5, max_bytes=2 * size, now_s=now) == 2
-    assert kept() == ["04", "05"]

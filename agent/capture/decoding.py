@@ -20,6 +20,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from agent.capture.tap import PacketTap
 from config.errors import CorruptInput, SourceError, StillwatchError
 from config.redact import redact
 
@@ -55,11 +56,13 @@ class Decoder:
 
     rate: frames a second, the container's word where it is believable. frames: how many, None when unknown. recorded:
     the video has an end. clocked: its time stamps mean something. decoded: pictures so far. damaged: packets and
-    pictures left out so far. Raises SourceError when it can't be opened now, CorruptInput when a file is no video.
+    pictures left out so far. tap: hears every packet.
+    Raises SourceError when it can't be opened now, CorruptInput when a file is no video.
     """
 
-    def __init__(self, source: VideoInput, *, timeout_s: float) -> None:
+    def __init__(self, source: VideoInput, *, timeout_s: float, tap: PacketTap | None = None) -> None:
         self._source = source
+        self._tap = tap
         self._timeout_s = timeout_s
         self.decoded = 0
         self.damaged = 0
@@ -104,6 +107,9 @@ class Decoder:
             try:
                 for packet in self._container.demux(self._stream):
                     attempts = 0
+                    if self._tap is not None:
+                        arrived_s = None if self.clocked or self.recorded else time.monotonic()
+                        self._tap.packet(packet, self._stream, arrived_s=arrived_s)
                     pictures = self._decode(packet)
                     yield from pictures
                     if not pictures:

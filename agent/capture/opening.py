@@ -15,6 +15,7 @@ from agent.capture.decoding import Kind, VideoInput
 from agent.capture.detached import DetachedSource
 from agent.capture.images import SUFFIXES, ImageSource
 from agent.capture.source import FrameSource
+from agent.capture.tap import PacketTap
 from agent.capture.video import VideoSource
 from config.errors import ConfigError, CorruptInput, SourceError
 from config.redact import redact
@@ -38,6 +39,7 @@ class _Wanted:
     credentials: str | None = field(repr=False)
     clock: Clock
     motion: bool
+    tap: PacketTap | None
 
 
 def open_source(
@@ -50,6 +52,7 @@ def open_source(
     credentials: str | None = None,
     clock: Clock | None = None,
     motion: bool = False,
+    tap: PacketTap | None = None,
 ) -> FrameSource:
     """Open a camera, stream, file, folder of images or rendered scene.
 
@@ -60,13 +63,13 @@ def open_source(
     too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
     to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL. motion: have
     `Frame.motion` hold the codec's motion vectors, where it hands them out (H.264, MPEG-4 and older) and
-    pictures are not above 720p.
+    pictures are not above 720p. tap: hears the packets of a video; pictures and scenes have none.
 
     Raises ConfigError (a URI that can't be used), SourceError (can't be reached now), CorruptInput (a file that is
     there and can't be decoded). No message holds a credential.
     """
     clock = clock or SystemClock()
-    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock, motion)
+    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock, motion, tap)
     if credentials is not None and not uri.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
         raise ConfigError(f"{wanted.name}: credentials are for rtsp and http sources")
     if _DEVICE.fullmatch(uri):
@@ -146,6 +149,7 @@ def _open_video(video: VideoInput, wanted: _Wanted) -> FrameSource:
         timeout_s=wanted.timeout_s,
         clock=wanted.clock,
         motion=wanted.motion,
+        tap=wanted.tap,
     )
 
 

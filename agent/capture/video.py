@@ -20,6 +20,7 @@ from agent.capture.clock import Clock
 from agent.capture.decoding import Decoder, VideoInput
 from agent.capture.frame import Frame
 from agent.capture.source import SourceInfo
+from agent.capture.tap import PacketTap
 from agent.capture.timing import MediaClock, RateLimit, Timeline
 from agent.capture.vectors import VectorReader
 from config.errors import EndOfStream, SourceError, StillwatchError
@@ -49,7 +50,7 @@ class VideoSource:
 
     paced: give recorded video out at its own speed. fps: keep at most so many frames a second; the others are decoded
     and counted in `index` but never converted. motion: give frames the codec's motion vectors, where it has them
-    and they are worth their time (`vpi_ops.codec.affordable`).
+    and they are worth their time (`vpi_ops.codec.affordable`). tap: hears every packet, and which frame it became.
     Raises SourceError, CorruptInput.
     """
 
@@ -63,8 +64,10 @@ class VideoSource:
         timeout_s: float,
         clock: Clock,
         motion: bool = False,
+        tap: PacketTap | None = None,
     ) -> None:
         self._name = source.name
+        self._tap = tap
         self._source_id = source_id
         self._clock = clock
         self._limit = RateLimit(fps) if fps else None
@@ -73,7 +76,7 @@ class VideoSource:
         self._closing = threading.Event()
         self._failure: StillwatchError | None = None
         self._size: tuple[int, int] | None = None
-        self._decoder = Decoder(source, timeout_s=timeout_s)
+        self._decoder = Decoder(source, timeout_s=timeout_s, tap=tap)
         self._vectors: VectorReader | None = None
         self._damaged_before = 0
         if motion and affordable(self._decoder.size, max(1.0, self._decoder.rate / fps) if fps else 1.0):
@@ -120,6 +123,8 @@ class VideoSource:
         stamps = picture.arrived
         if self._media_clock is not None:
             stamps = self._media_clock.stamp(picture.position_s, self._closing)
+        if self._tap is not None:
+            self._tap.shown(picture.video.pts, stamps[0])
         return Frame(
             image=image,
             source=self._source_id,

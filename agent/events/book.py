@@ -1,10 +1,13 @@
 """The book of events: what the daemon tells, numbered, kept and handed on.
 
 `publish` and `update` cost the caller some hundred microseconds and never touch the disk: they hand a finished telling
-to the book's own thread. That thread writes the picture, then the outbox, then tells the sinks and wakes the MQTT
-link, in the order of the calls. An event is safe once the outbox has taken it, which `flush` waits for; a crash before
-that (a few milliseconds, longer on a slow disk) loses it. The way to the thread is bounded: when the disk hangs,
-tellings beyond `capacity` and pictures beyond `max_pictures` are given up and counted, not held in memory without end.
+to the book's own thread. That thread writes the outbox, then tells the sinks and wakes the MQTT link, in the order of
+the calls. An event is safe once the outbox has taken it, which `flush` waits for; a crash before that (a few
+milliseconds, longer on a slow disk) loses it. The way to the thread is bounded: when the disk hangs, tellings beyond
+`capacity` are given up and counted, not held in memory without end.
+
+An event is told in steps: at once with what is known, `pending` naming what will follow (`text`, `snapshot`, `clip`),
+then again as each part comes. A part that has not come by its deadline is given up, in an update that says so.
 """
 
 from __future__ import annotations
@@ -14,48 +17,28 @@ import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from agent.events.media import prune_media, save_snapshot
-from agent.events.model import EVENT, AnyEvent, AnyNews, EventType, Media, event, new_id
+from agent.events.model import EVENT, AnyEvent, AnyNews, EventType, Media, event, made_at_s, new_id
 from agent.events.outbox import Outbox
 from agent.events.sinks import Sink
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 _REMEMBERED = 1024
 _PRUNE_EVERY_S = 3600.0
+_LOOK_EVERY_S = 0.5
 _WITH_AN_END = ("anomaly", "health")
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long history and pictures are kept: whichever limit is met first."""
-
-    days: float = 14.0
-    media_bytes: int = 5 * 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    event: AnyEvent
-    picture: NDArray[np.uint8] | None
 
 
 class EventBook:
     """Takes news from any thread. `topic_of` names an event's topic; `stored` is called (from the book's thread) after
-    each telling that the outbox has taken. folder: where `snapshots/` is made, None = no pictures."""
+    each telling that the outbox has taken. days: how long delivered events are kept as history."""
 
     def __init__(
         self,
@@ -63,27 +46,24 @@ class EventBook:
         outbox: Outbox,
         *,
         topic_of: Callable[[AnyEvent], str],
-        folder: Path | None = None,
         sinks: Sequence[Sink] = (),
         stored: Callable[[AnyEvent], None] = lambda _event: None,
-        retention: Retention | None = None,
+        days: float = 14.0,
         capacity: int = 4096,
-        max_pictures: int = 8,
+        monotonic: Callable[[], float] = time.monotonic,
         utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._device = device
         self._outbox = outbox
         self._topic_of = topic_of
-        self._folder = folder
         self._sinks = tuple(sinks)
         self._stored = stored
-        self._retention = retention or Retention()
-        self._utc = utc
-        self._queue: queue.Queue[_Told | None] = queue.Queue(capacity)
-        self._pictures = threading.Semaphore(max_pictures)
+        self._days = days
+        self._utc, self._monotonic = utc, monotonic
+        self._queue: queue.Queue[AnyEvent | None] = queue.Queue(capacity)
         self._lock = threading.Lock()
         self._told: OrderedDict[str, AnyEvent] = OrderedDict()
-        self._pictured: OrderedDict[str, tuple[str | None, tuple[str, ...]]] = OrderedDict()
+        self._due: dict[tuple[str, str], tuple[float, float]] = {}  # (event, part) → when it is due, seconds it had
         self._dropped: Counter[str] = Counter()
         self._trouble: str | None = None
         self._closed = False
@@ -100,20 +80,32 @@ class EventBook:
         """Why events are not kept at this moment, None when they are."""
         return self._trouble
 
-    def publish(self, news: AnyNews, *, snapshot: NDArray[np.uint8] | None = None) -> str:
-        """Tell something new; returns the event's id. snapshot: uint8 RGB (H, W, 3), never written to afterwards."""
+    def publish(self, news: AnyNews, *, within: Mapping[str, float] | None = None) -> str:
+        """Tell something new; returns the event's id. within: seconds that each part named in `pending` may take."""
         telling = event(news, event_id=new_id(), type=EventType.NEW, ts=self._utc(), device=self._device)
+        now = self._monotonic()
         with self._lock:
-            self._tell(telling, snapshot)
+            self._tell(telling)
+            self._due |= {(telling.id, part): (now + seconds, seconds) for part, seconds in (within or {}).items()}
         return telling.id
 
     def update(
-        self, event_id: str, *, end: bool = False, snapshot: NDArray[np.uint8] | None = None, **changes: object
+        self,
+        event_id: str,
+        *,
+        end: bool = False,
+        done: Sequence[str] = (),
+        media: Media | None = None,
+        notes: Sequence[str] = (),
+        **changes: object,
     ) -> bool:
         """Tell an event again, whole, with these fields of its `News` changed; `end` says that it is over, and what
-        comes after that (words that took longer than the event) is told as `end` again. Returns False when this run
-        does not remember the event (the last 1,024 are remembered). Raises pydantic's ValidationError on a wrong
-        field."""
+        comes after that (words that took longer than the event) is told as `end` again. done: parts that are pending no
+        longer. media: files that there are now, beside those there were. notes: sentences to add to `degraded`.
+
+        Returns False when this run does not remember the event (the last 1,024 are remembered). Raises pydantic's
+        ValidationError on a wrong field.
+        """
         with self._lock:
             before = self._told.get(event_id)
             if before is None:
@@ -121,14 +113,38 @@ class EventBook:
             if "regions" in changes:
                 regions = changes["regions"]
                 changes["region"] = regions[0] if isinstance(regions, Sequence) and regions else None
+            if done:
+                changes["pending"] = tuple(part for part in before.pending if part not in done)
+            if media is not None:
+                changes["media"] = before.media.with_files_of(media)
+            changes["degraded"] = (
+                *(note for note in before.degraded if not _overtaken(note, done if media or "text" in changes else ())),
+                *(note for note in notes if note not in before.degraded),
+            )
+            if end:
+                changes.setdefault("duration_s", max(0.0, round(self._utc().timestamp() - made_at_s(event_id), 3)))
             kind = EventType.END if end or before.type is EventType.END else EventType.UPDATE
             after = EVENT.validate_python({**dict(before), **changes, "type": kind, "ts": self._utc()})
-            self._tell(after, snapshot)
+            for part in set(before.pending) - set(after.pending):
+                self._due.pop((event_id, part), None)
+            self._tell(after)
         return True
 
+    def recall(self, event_id: str) -> AnyEvent | None:
+        """What was told last of an event that this run remembers."""
+        with self._lock:
+            return self._told.get(event_id)
+
+    def settle(self, reason: str) -> None:
+        """Give up every part that is still pending: nothing more will come."""
+        with self._lock:
+            waiting = [telling.id for telling in self._told.values() if telling.pending]
+        for event_id in waiting:
+            self._give_up(event_id, None, reason)
+
     def end_interrupted(self) -> int:
-        """End the anomalies and health events that an earlier run began and did not live to end; returns how many.
-        Call once, before anything is published."""
+        """End the anomalies and health events that an earlier run began and did not live to end, and what waits for
+        parts that will not come any more; returns how many. Call once, before anything is published."""
         ended = 0
         for document in self._outbox.interrupted(_WITH_AN_END):
             try:
@@ -136,33 +152,37 @@ class EventBook:
             except ValidationError:
                 log.warning("an event of an earlier version can't be ended", id=document.get("id"))
                 continue
-            notes = (*last.degraded, "the agent was stopped before this ended")
-            changes = {"type": EventType.END, "ts": self._utc(), "pending": (), "degraded": notes}
+            over = last.kind in _WITH_AN_END or last.type is EventType.END
+            missing = [f"no {part}: the agent was stopped" for part in last.pending]
+            stopped = ["the agent was stopped before this ended"] if over and last.type is not EventType.END else []
+            changes = {
+                "type": EventType.END if over else EventType.UPDATE,
+                "ts": self._utc(),
+                "pending": (),
+                "degraded": (*last.degraded, *stopped, *missing),
+            }
             with self._lock:
-                self._tell(last.model_copy(update=changes), None)
+                self._tell(last.model_copy(update=changes))
             ended += 1
         return ended
 
-    def _tell(self, telling: AnyEvent, picture: NDArray[np.uint8] | None) -> None:
+    def _tell(self, telling: AnyEvent) -> None:
         """Hand one telling to the thread. With the lock held, so that no two overtake each other."""
-        if self._folder is None:
-            picture = None
-        if picture is not None and not self._pictures.acquire(blocking=False):
-            picture = None
-            telling = telling.model_copy(update={"degraded": (*telling.degraded, "no snapshot: the disk is behind")})
         if self._closed or self._queue.full():
             self._dropped["queue"] += 1
-            if picture is not None:
-                self._pictures.release()
             return
-        self._queue.put_nowait(_Told(telling, picture))
-        _remember(self._told, telling.id, telling)
+        self._queue.put_nowait(telling)
+        self._told[telling.id] = telling
+        self._told.move_to_end(telling.id)
+        if len(self._told) > _REMEMBERED:
+            forgotten, _ = self._told.popitem(last=False)
+            self._due = {key: due for key, due in self._due.items() if key[0] != forgotten}
 
     def _run(self) -> None:
         prune_at = 0.0
         while True:
             try:
-                told = self._queue.get(timeout=60.0)
+                told = self._queue.get(timeout=_LOOK_EVERY_S if self._due else 60.0)
             except queue.Empty:
                 told = None
             else:
@@ -175,16 +195,28 @@ class EventBook:
                     log.exception("an event could not be told")
                 finally:
                     self._queue.task_done()
+            self._expire()
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + _PRUNE_EVERY_S
                 self._prune()
 
-    def _write(self, told: _Told) -> None:
-        telling = told.event
-        if told.picture is not None:
-            _remember(self._pictured, telling.id, self._picture(telling, told.picture))
-        path, notes = self._pictured.get(telling.id, (None, ()))
-        telling = telling.model_copy(update={"media": Media(snapshot=path), "degraded": (*telling.degraded, *notes)})
+    def _expire(self) -> None:
+        """Give up what is overdue."""
+        now = self._monotonic()
+        with self._lock:
+            overdue = [(key, had_s) for key, (due, had_s) in self._due.items() if due <= now]
+            for key, _ in overdue:
+                del self._due[key]
+        for (event_id, part), had_s in overdue:
+            self._give_up(event_id, part, f"it took longer than {had_s:g} s")
+
+    def _give_up(self, event_id: str, part: str | None, reason: str) -> None:
+        telling = self.recall(event_id)
+        parts = () if telling is None else tuple(p for p in telling.pending if part in (None, p))
+        if parts:
+            self.update(event_id, done=parts, notes=[f"no {p}: {reason}" for p in parts])
+
+    def _write(self, telling: AnyEvent) -> None:
         topic = self._topic_of(telling)
         try:
             telling = self._outbox.append(telling, topic)
@@ -201,21 +233,9 @@ class EventBook:
         if telling.seq:
             self._stored(telling)
 
-    def _picture(self, telling: AnyEvent, picture: NDArray[np.uint8]) -> tuple[str | None, tuple[str, ...]]:
-        """Where the snapshot is, or why there is none."""
-        assert self._folder is not None
-        try:
-            return save_snapshot(self._folder, telling.id, picture, telling.regions), ()
-        except OSError as error:
-            return None, (f"no snapshot: {error.strerror or error}",)
-        finally:
-            self._pictures.release()
-
     def _prune(self) -> None:
         try:
-            self._outbox.prune(self._retention.days)
-            if self._folder is not None:
-                prune_media(self._folder, days=self._retention.days, max_bytes=self._retention.media_bytes)
+            self._outbox.prune(self._days)
         except (OSError, sqlite3.Error) as error:
             log.warning("old events can't be removed", reason=str(error))
 
@@ -252,9 +272,6 @@ class EventBook:
         self.close()
 
 
-def _remember(memory: OrderedDict[str, T], key: str, value: T) -> None:
-    """Put it last; forget the first beyond the limit."""
-    memory[key] = value
-    memory.move_to_end(key)
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
+def _overtaken(note: str, came: Sequence[str]) -> bool:
+    """A part that was given up has come after all."""
+    return any(note.startswith(f"no {part}: it took longer") for part in came)

@@ -344,3 +344,8 @@ def new_id(now_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int]
     """A UUID version 7 (RFC 9562): unique, and ids sort by the millisecond they were made in."""
     milliseconds = now_ns() // 1_000_000 & (1 << 48) - 1
     return str(uuid.UUID(int=milliseconds << 80 | 7 << 76 | random_bits(12) << 64 | 2 << 62 | random_bits(62)))
+
+
+def made_at_s(event_id: str) -> float:
+    """When an id of `new_id` was made, seconds since the epoch."""
+    return (uuid.UUID(event_id).int >> 80) / 1000

@@ -303,9 +303,11 @@ class Outbox:
         return gone
 
     def interrupted(self, kinds: Sequence[str]) -> list[dict[str, Any]]:
-        """The last telling of every event of these kinds that an earlier run began and did not end."""
+        """The last telling of every event of these kinds that an earlier run began and did not end, and of every event
+        that still waits for a part."""
         query = (
-            f"SELECT document FROM event e WHERE run != ? AND type != 'end' AND kind IN ({','.join('?' * len(kinds))})"
+            "SELECT document FROM event e WHERE run != ? AND"
+            f" ((type != 'end' AND kind IN ({','.join('?' * len(kinds))})) OR instr(document, '\"pending\":[]') = 0)"
             " AND NOT EXISTS (SELECT 1 FROM event later WHERE later.id = e.id AND later.row > e.row) ORDER BY row"
         )
         with self._lock:

@@ -1,0 +1,77 @@
+"""How a camera's ring is filled: by the camera's own packets where it may be, by its frames where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+from agent.capture.frame import Frame
+from agent.capture.source import FrameSource, SourceInfo
+from agent.capture.tap import PacketTap
+from agent.evidence.encoding import FrameFeed
+from agent.evidence.ring import PacketRing
+from agent.evidence.tap import RingTap
+from agent.masks import masked
+
+Points = Sequence[tuple[float, float]]
+Opener = Callable[[PacketTap | None], FrameSource]
+
+
+class RecordedSource:
+    """A source whose packets or frames go into a ring as they are read."""
+
+    def __init__(self, source: FrameSource, ring: PacketRing, tap: RingTap | None, *, encode: bool) -> None:
+        self._source, self._tap = source, tap
+        self._feed = FrameFeed(ring, lossless=not source.info.live) if encode else None
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._source.info
+
+    @property
+    def damaged(self) -> int:
+        """Packets and pictures that the source left out."""
+        return int(getattr(self._source, "damaged", 0))
+
+    def read(self, timeout_s: float = 5.0) -> Frame:
+        frame = self._source.read(timeout_s)
+        if self._feed is not None:
+            self._feed.put(frame)
+        return frame
+
+    def close(self) -> None:
+        self._source.close()
+        if self._feed is not None:
+            self._feed.close()
+        if self._tap is not None:
+            self._tap.close()
+
+    def __enter__(self) -> RecordedSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def recorded(
+    open_source: Opener, masks: Mapping[str, Points], ring: PacketRing | None, *, encode: bool
+) -> Callable[[], FrameSource]:
+    """An opener of the source behind its masks that fills the ring.
+
+    The packets of a masked camera show what the masks hide: they are never listened to. encode: fill the ring with
+    encoded frames where there are no packets, or none that may be kept; else such a camera has no clips.
+    """
+    if ring is None:
+        return masked(lambda: open_source(None), masks)
+
+    def open_it() -> FrameSource:
+        if masks:
+            source = masked(lambda: open_source(None), masks)()
+            return RecordedSource(source, ring, None, encode=True) if encode else source
+        tap = RingTap(ring)
+        source = open_source(tap)
+        return RecordedSource(source, ring, tap, encode=encode and not ring.fed)
+
+    return open_it
