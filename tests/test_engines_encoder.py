@@ -428,11 +428,11 @@ def test_the_first_call_is_full_whatever_the_plan(encoder: Form) -> None:
     np.testing.assert_array_equal(tokens.features, encoder.encode_full(picture(1)))
 
 
-def test_after_a_failure_the_next_call_is_full(tmp_path: Path) -> None:
-    """The selective graph is made to fail after it has written the rows of its first layer."""
-    write_checkpoint(tmp_path, SIZE)
-    model = export_model(tmp_path, name="random", domain="noise", prompt="{image}{question}")
-    file = model.graph("select_inplace")
+def failing(folder: Path, name: str) -> OnnxRuntime:
+    """A graph is made to fail after it has written the rows of its first layer."""
+    write_checkpoint(folder, SIZE)
+    model = export_model(folder, name="random", domain="noise", prompt="{image}{question}")
+    file = model.graph(name)
     graph = onnx.load(file, load_external_data=False)
     last = next(node for node in reversed(graph.graph.node) if node.op_type == "ScatterND")
     astray = onnx.helper.make_tensor("astray", onnx.TensorProto.INT64, [1], [TOKENS])
@@ -444,13 +444,31 @@ def test_after_a_failure_the_next_call_is_full(tmp_path: Path) -> None:
             graph.graph.node.insert(number, graph.graph.node.pop(0))
             break
     file.write_bytes(graph.SerializeToString())
-    encoder = OnnxEncoder(OnnxRuntime(model, threads=1))
+    return OnnxRuntime(model, threads=1)
+
+
+def test_after_a_failure_the_next_call_is_full(tmp_path: Path) -> None:
+    encoder = OnnxEncoder(failing(tmp_path, "select_inplace"))
     encoder.encode(picture(1), FULL)
+    before = encoder.cache.copy()
     with pytest.raises(EngineFault, match="invalid indice"):
         encoder.encode(picture(2), select(1, 2))
+    assert (encoder.cache != before).any(), "nothing was half-written"
     after = encoder.encode(picture(3), select(5))
     assert after.encoded == TOKENS
     np.testing.assert_array_equal(after.features, encoder.encode_full(picture(3)))
+
+
+def test_after_a_pass_for_two_has_failed_both_are_full(tmp_path: Path) -> None:
+    runtime = failing(tmp_path, "select_pair")
+    pair = OnnxPair(runtime, *(both := (OnnxEncoder(runtime), OnnxEncoder(runtime))))
+    pair.encode((picture(1), picture(2)), (FULL, FULL))
+    with pytest.raises(EngineFault, match="invalid indice"):
+        pair.encode((picture(3), picture(4)), (select(1, 2), select(5)))
+    after = pair.encode((picture(5), picture(6)), (select(1), select(2)))
+    for seed, encoder, tokens in zip((5, 6), both, after, strict=True):
+        assert tokens.encoded == TOKENS
+        np.testing.assert_array_equal(tokens.features, encoder.encode_full(picture(seed)))
 
 
 def test_an_audit_leaves_the_cache_alone(runtime: OnnxRuntime) -> None:
