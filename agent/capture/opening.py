@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
@@ -14,6 +14,7 @@ from agent.capture.clock import Clock, SystemClock
 from agent.capture.decoding import Kind, VideoInput
 from agent.capture.detached import DetachedSource
 from agent.capture.images import SUFFIXES, ImageSource
+from agent.capture.jetson_choice import choose, open_chosen
 from agent.capture.source import FrameSource
 from agent.capture.tap import PacketTap
 from agent.capture.video import VideoSource
@@ -57,7 +58,8 @@ def open_source(
     """Open a camera, stream, file, folder of images or rendered scene.
 
     uri: a path or `file:` URL (video, image, folder of images); `rtsp://`, `rtsps://`, `http://`, `https://`;
-    `/dev/videoN` with `?size=1280x720&rate=30&format=mjpeg` as wanted; `scene:NAME?seed=…`. paced: recorded video at
+    `/dev/videoN` with `?size=1280x720&rate=30&format=mjpeg` as wanted; `csi://N` on a Jetson; `scene:NAME?seed=…`.
+    Where jetson-utils works it takes cameras (`agent.capture.jetson_choice`). paced: recorded video at
     its own speed (it then counts as live: a slow reader loses frames) or as fast as it is read (False and None). Live
     sources are live whatever is said here. fps: keep at most so many frames a second; `Frame.index` counts the others
     too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
@@ -72,6 +74,13 @@ def open_source(
     wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock, motion, tap)
     if credentials is not None and not uri.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
         raise ConfigError(f"{wanted.name}: credentials are for rtsp and http sources")
+    choice = choose(uri, packets=tap is not None)
+    if choice.way is not None:
+        target = choice.uri if credentials is None else _with_credentials(choice.uri, credentials)
+        taken = replace(choice, uri=target)
+        return open_chosen(taken, name=wanted.name, source_id=source_id, fps=fps, timeout_s=timeout_s, clock=clock)
+    uri = choice.uri
+    wanted = replace(wanted, uri=uri)
     if _DEVICE.fullmatch(uri):
         return _open_device(wanted)
     scheme = _SCHEME.match(uri)
@@ -173,10 +182,7 @@ def _open_scene(wanted: _Wanted) -> FrameSource:
 
 
 def _refuse_csi(wanted: _Wanted) -> FrameSource:
-    raise ConfigError(
-        f"{wanted.name}: a CSI camera needs an NVIDIA Jetson with jetson-utils, which this version does not use yet; "
-        "expected a path, rtsp://, http://, /dev/videoN or scene:"
-    )
+    raise ConfigError(f"{wanted.name}: expected csi://N, the number of a CSI camera on an NVIDIA Jetson")
 
 
 _OPENERS: Mapping[str, Callable[[_Wanted], FrameSource]] = {

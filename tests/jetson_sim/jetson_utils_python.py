@@ -22,6 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from simulated_cuda import Allocation, ContractBroken, machine
 
+if os.environ.get("JETSON_SIM_EXTENSION") == "broken":
+    raise ImportError("libgstapp-1.0.so.0: cannot open shared object file")
+
 _FROM_YUV = {"rgb8": (3, np.uint8), "rgba8": (4, np.uint8), "rgb32f": (3, np.float32), "rgba32f": (4, np.float32)}
 _KNOWN = (*_FROM_YUV, "bgr8", "bgra8", "gray8", "gray32f", "nv12", "i420", "yuyv")
 _VIDEO = (".mkv", ".mp4", ".qt", ".flv", ".avi", ".h264", ".h265", ".mov", ".webm")

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pycuda.driver import CompileError, _current
 from simulated_kernels import IMAGE
+
+from pycuda.driver import CompileError, _current
 
 
 def compile(
