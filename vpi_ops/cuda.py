@@ -339,16 +339,14 @@ def load(folders: Sequence[Path] | None = None) -> Kernels:
         ) from error
     places = list(folders or (kernels.BUILT, kernels.cache_folder()))
     toolkit: kernels.Version = driver.get_version()[:2]
+    newest = max(toolkit, divmod(driver.get_driver_version() // 10, 100))
     major, minor = driver.Context.get_device().compute_capability()
     architecture = f"sm_{major}{minor}"
-    for file in (kernels.fatbin_name(toolkit), kernels.cubin_name(toolkit, architecture)):
-        for place in places:
-            if not (place / file).is_file():
-                continue
-            try:
-                return Kernels(driver.module_from_buffer((place / file).read_bytes()), f"{place / file}")
-            except driver.Error as error:
-                _log.warning("kernels_unloadable", file=str(place / file), error=str(error))
+    for file in kernels.found(places, newest, architecture):
+        try:
+            return Kernels(driver.module_from_buffer(file.read_bytes()), str(file))
+        except driver.Error as error:  # made for another architecture, or damaged
+            _log.warning("kernels_unloadable", file=str(file), error=str(error))
     code = _compile(architecture)
     target = places[-1] / kernels.cubin_name(toolkit, architecture)
     kernels.keep(target, code)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,18 @@ def fatbin_name(toolkit: Version) -> str:
 def cubin_name(toolkit: Version, architecture: str) -> str:
     """What is compiled on the device itself for an architecture such as `sm_87`."""
     return f"stillwatch-{digest()}-cuda{toolkit[0]}.{toolkit[1]}-{architecture}.cubin"
+
+
+def found(folders: Iterable[Path], newest: Version, architecture: str) -> list[Path]:
+    """Files of these sources that a driver of CUDA `newest` may load on an architecture; newest toolkit first, folders
+    in the order given."""
+    pattern = re.compile(rf"stillwatch-{digest()}-cuda(\d+)\.(\d+)(?:\.fatbin|-{architecture}\.cubin)")
+    files = []
+    for folder in folders:
+        for file in sorted(folder.glob("stillwatch-*")):
+            if (name := pattern.fullmatch(file.name)) and (toolkit := (int(name[1]), int(name[2]))) <= newest:
+                files.append((toolkit, file))
+    return [file for _, file in sorted(files, key=lambda each: each[0], reverse=True)]
 
 
 def cache_folder() -> Path:
