@@ -11,24 +11,21 @@ _RELEASE = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
 
 
 class JetPack(NamedTuple):
-    """What comes with a major release. l4t: its majors. vpi: number in package names. numpy: what the apt and CMake
-    built extensions were compiled against."""
+    """What comes with a release of it. l4t: major numbers of its Linux. vpi: number in names of VPI's packages."""
 
-    l4t: tuple[int, ...]  # the annotation stays text
+    l4t: tuple[int, ...]
     name: str
     python: tuple[int, int]
     cuda: str
     vpi: int
-    numpy: str
 
 
 JETPACKS = (
-    JetPack((35,), "5", (3, 8), "11.4", 2, "numpy<2"),
-    JetPack((36,), "6", (3, 10), "12", 3, "numpy<2"),
-    JetPack((38, 39), "7", (3, 12), "13", 4, "numpy"),
+    JetPack((35,), "5", (3, 8), "11.4", 2),
+    JetPack((36,), "6", (3, 10), "12", 3),
+    JetPack((38, 39), "7", (3, 12), "13", 4),
 )
-"""Sources: NVIDIA's JetPack archive and VPI release notes; numpy: what Ubuntu 20.04, 22.04 and 24.04 ship is 1.x, but
-extensions for Python 3.12 are rebuilt by their users, so nothing is pinned there."""
+"""Source: NVIDIA's JetPack archive and VPI release notes."""
 
 
 class Board(NamedTuple):
