@@ -162,6 +162,43 @@ def verify(name: str, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def build(
+    name: str,
+    precision: Annotated[
+        str | None, typer.Option(metavar="fp16|bf16|fp32", help="Only this one; what suits the device if absent.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Build even what is there, and what was refused.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a model's TensorRT engines for this machine, compare them with ONNX Runtime, and keep them. Takes minutes.
+    Status 1 when there is no engine at the end."""
+    from dataclasses import asdict
+
+    from agent.notify import extend_start
+    from agent.runtimes import open_tensorrt
+    from engines.manifest import find_model, load_model
+    from engines.tensorrt.building import Watch
+    from engines.verification import Check
+
+    model = load_model(find_model(name))
+    with _Steps() as steps:
+        watch = Watch(steps, lambda: extend_start(60))
+        runtime = open_tensorrt(model, precision=precision, again=again, watch=watch)
+    if as_json:
+        memory = {part: asdict(usage) for part, usage in runtime.memory.parts().items()}
+        facts = {"tensorrt": runtime.version, "precision": runtime.precision.value, "rows": runtime.rows}
+        _print_json({**facts, "folder": str(runtime.folder), "checks": runtime.checks, "notes": runtime.notes,
+                     "memory_bytes": memory})  # fmt: skip
+        return
+    typer.echo(f"{name}: TensorRT {runtime.version}, {runtime.precision.value}, on {runtime.gpu.name}")
+    typer.echo(f"  {runtime.folder}: rows {', '.join(map(str, runtime.rows))}")
+    for check in runtime.checks:
+        typer.echo(f"  {Check(**check)}")
+    for note in runtime.notes:
+        typer.echo(f"  {note}")
+
+
+@app.command()
 def remove(name: str) -> None:
     """Take an imported model away, or what an unfinished download left."""
     from engines import store

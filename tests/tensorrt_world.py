@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 
 from engines.tensorrt.cuda import CudaGpu
 from engines.tensorrt.encoder import TensorRtEncoder
+from vpi_ops.cuda import load
 
 STAND_INS = Path(__file__).parent / "jetson_sim"
 _OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels")
@@ -31,51 +34,26 @@ class World:
 
 @contextlib.contextmanager
 def simulated(release: str = "10.3.0") -> Iterator[World]:
-    """Imports of `tensorrt` and `pycuda` get the stand-ins, fresh, until the block ends."""
+    """Imports of `tensorrt` and `pycuda` get the stand-ins, fresh, until the block ends. The kernel is ours,
+    compiled for the host."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] in _OURS}
     for name in before:
         del sys.modules[name]
     sys.path.insert(0, str(STAND_INS))
+    cache = tempfile.mkdtemp()
     try:
-        with mock.patch.dict(os.environ, {"STILLWATCH_SIM_TENSORRT": release}):
+        given = {"STILLWATCH_SIM_TENSORRT": release, "XDG_CACHE_HOME": cache, "NVCC": "/bin/true"}
+        with mock.patch.dict(os.environ, given):
             import simulated_cuda
             import tensorrt
 
-            yield World(simulated_cuda.machine, tensorrt.faults, CudaGpu(_scatter(simulated_cuda.machine)))
+            yield World(simulated_cuda.machine, tensorrt.faults, CudaGpu(lambda: load().scatter_rows))
     finally:
+        shutil.rmtree(cache)
         sys.path.remove(str(STAND_INS))
         for name in [name for name in sys.modules if name.split(".")[0] in _OURS]:
             del sys.modules[name]
         sys.modules.update(before)
-
-
-def _scatter(machine: Any) -> Any:
-    """What the kernel does, queued on the simulated stream."""
-
-    def scatter_rows(
-        new: int,
-        cache: int,
-        index: int,
-        source: int,
-        n: int,
-        stream: Any,
-        *,
-        planes: int,
-        row_bytes: int,
-        new_rows: int,
-        cache_rows: int,
-    ) -> None:
-        def run() -> None:
-            rows = machine.at(index, 4 * n).view(np.int32)
-            chosen = machine.at(source, 4 * n).view(np.int32)
-            into = machine.at(cache, planes * cache_rows * row_bytes).reshape(planes, cache_rows, row_bytes)
-            values = machine.at(new, planes * new_rows * row_bytes).reshape(planes, new_rows, row_bytes)
-            into[:, rows] = values[:, chosen]
-
-        machine.counts["launch"] += 1
-        machine.queue(stream.handle, run)
-
-    return scatter_rows
 
 
 def poison_rows(encoder: TensorRtEncoder, rows: list[int]) -> None:

@@ -14,7 +14,7 @@ from engines.tensorrt.device import Block, Stream
 
 Scatter = Callable[..., None]
 """The kernel behind `Gpu.scatter_rows`, of the same parameters, stream being PyCUDA's: `Kernels.scatter_rows` of
-`vpi_ops.cuda`."""
+`vpi_ops.cuda`. It belongs to the context in which it was loaded."""
 _NON_BLOCKING = 1
 
 
@@ -23,16 +23,16 @@ class CudaGpu:
     (`pycuda.autoinit`) would share neither memory nor streams with them.
 
     The context is pushed for the length of a call and popped after it, in whatever thread: a thread that ends with a
-    context on its stack takes the process down. Raises EngineFault where there is no PyCUDA, or no GPU.
+    context on its stack takes the process down. load: called in the context, gives the kernel. Raises EngineFault where
+    there is no PyCUDA, no GPU or no kernel.
     """
 
-    def __init__(self, scatter: Scatter) -> None:
+    def __init__(self, load: Callable[[], Scatter]) -> None:
         try:
             import pycuda.driver as driver
         except ImportError as error:
             raise EngineFault(f"PyCUDA can't be loaded ({error}): pip install 'stillwatch[jetson]'") from error
         self._driver: Any = driver
-        self._scatter = scatter
         with self._faults("CUDA can't be used"):
             driver.init()
             device = driver.Device(0)
@@ -40,6 +40,8 @@ class CudaGpu:
             self._name = str(device.name())
             major, minor = device.compute_capability()
         self._capability = int(major), int(minor)
+        with self.active(), self._faults("kernels can't be loaded"):
+            self._scatter = load()
 
     @property
     def name(self) -> str:
