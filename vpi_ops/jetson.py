@@ -257,20 +257,20 @@ class MappedPictures(Generic[Place]):
 
 @dataclass(frozen=True, slots=True)
 class Vision:
-    """Operations of one camera. kernels, flow: what they use. why: a sentence for each better thing that is not
-    used."""
+    """Operations of one camera. kernels: where they come from. flow: the engine and its route, None where the CPU
+    computes flow; flow_why: why."""
 
     ops: JetsonOps
     gpu: Gpu
     kernels: str
-    flow: str
-    why: tuple[str, ...]
+    flow: str | None
+    flow_why: tuple[str, ...]
 
 
 def open_ops(*, width: int = 320) -> Vision:
     """Kernels on the GPU, and flow on the OFA where there is one, else on the CPU.
 
-    Raises ImportError without PyCUDA, EngineFault when there is no GPU or no kernels can be had.
+    Raises ImportError without PyCUDA, EngineFault when there is no GPU or no kernels can be had, MemoryError.
     """
     gpu = open_gpu()
     with gpu.active():
@@ -278,7 +278,6 @@ def open_ops(*, width: int = 320) -> Vision:
     try:
         dense = OfaFlow(gpu)
     except FlowUnavailable as reason:
-        missing = f"Dense flow runs on the CPU: {reason}."
-        return Vision(JetsonOps(gpu, kernels, None, width=width), gpu, kernels.origin, "OpenCV DIS", (missing,))
+        return Vision(JetsonOps(gpu, kernels, None, width=width), gpu, kernels.origin, None, (f"No OFA: {reason}.",))
     flow = f"OFA through VPI {dense.version}, {dense.route}"
     return Vision(JetsonOps(gpu, kernels, dense, width=width), gpu, kernels.origin, flow, ())

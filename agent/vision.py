@@ -1,0 +1,75 @@
+"""Where image operations run, chosen once at start: the GPU's kernels and the flow engine (OFA) of a Jetson where they
+work, else OpenCV; and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import cv2
+import structlog
+
+from agent.coherence.pipeline import Pictures
+from config.errors import EngineFault
+from engines.preprocess import Preprocessor
+from vpi_ops.host import HostOps
+from vpi_ops.interface import VisionOps
+
+log = structlog.get_logger()
+Has = Callable[[str], bool]
+
+_NO_PYCUDA = (
+    "Our CUDA kernels compare patches on an NVIDIA GPU; PyCUDA, which launches them, is not on this machine: pip "
+    "install 'stillwatch[jetson]' where the CUDA toolkit is (NVIDIA JetPack has it)."
+)
+_NO_VPI = (
+    "vpi computes dense flow on the flow engine (OFA) of a Jetson; it comes with NVIDIA JetPack (apt install "
+    "python3-vpi3 or -vpi4; an environment needs --system-site-packages to see it) and is not on this machine."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionChoice:
+    """patches, flow: what compares patches and computes dense flow, in words. patches_why, flow_why: a sentence for
+    each better choice that was not taken. on_gpu: patches are compared there."""
+
+    patches: str
+    flow: str
+    patches_why: tuple[str, ...] = ()
+    flow_why: tuple[str, ...] = ()
+    on_gpu: bool = False
+
+    def camera(self, preprocessor: Preprocessor) -> tuple[VisionOps, Pictures]:
+        """The operations of one camera, and what makes its model pictures."""
+        if not self.on_gpu:
+            return HostOps(), preprocessor
+        from vpi_ops.jetson import MappedPictures, open_ops
+
+        try:
+            vision = open_ops()
+            return vision.ops, MappedPictures(vision.gpu, preprocessor)
+        except (ImportError, EngineFault, MemoryError) as error:
+            log.error("image operations of a camera run on the CPU", reason=str(error))
+            return HostOps(), preprocessor
+
+
+def installed(module: str) -> bool:
+    """Is a Python module there? Nothing is imported."""
+    return find_spec(module) is not None
+
+
+def choose_vision(*, has: Has = installed) -> VisionChoice:
+    """Tries what is there: a kernel that can't be had or a flow engine that sees nothing move is not chosen."""
+    host_patches, host_flow = f"OpenCV {cv2.__version__} on the CPU", f"OpenCV {cv2.__version__} DIS on the CPU"
+    no_vpi = () if has("vpi") else (_NO_VPI,)
+    if not has("pycuda"):
+        return VisionChoice(host_patches, host_flow, (_NO_PYCUDA,), no_vpi or ("vpi is here, but not PyCUDA.",))
+    from vpi_ops.jetson import open_ops
+
+    try:
+        vision = open_ops()
+    except (ImportError, EngineFault, MemoryError) as error:
+        return VisionChoice(host_patches, host_flow, (f"PyCUDA is here and can't be used: {error}.",), no_vpi)
+    patches = f"CUDA kernels on {vision.gpu.name} ({vision.gpu.arch}), {vision.kernels}"
+    return VisionChoice(patches, vision.flow or host_flow, (), no_vpi or vision.flow_why, True)
