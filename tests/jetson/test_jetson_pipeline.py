@@ -1,0 +1,166 @@
+"""The coherent path on the simulated Jetson: what it decides, beside the host, and what crosses between CPU and GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from coherence_standin import PATCH, LinearEncoder, Stretch, costs, frame, texture
+from numpy.typing import NDArray
+
+from agent.coherence.pipeline import TemporalVLM
+from agent.coherence.result import FrameResult
+from agent.coherence.settings import CoherenceSettings
+from engines.plan import Mode
+from vpi_ops.host import HostOps
+
+Image = NDArray[np.uint8]
+SIDE = 8 * PATCH
+PATIENT = replace(CoherenceSettings(), flow_deadline_ms=60_000.0)
+
+
+class Pictures(Stretch):
+    """`Stretch` with the size and the `out` that the product's preprocessor has."""
+
+    image_size = SIDE
+
+    def picture(self, image: Image, out: Image | None = None, crop: Any = None) -> Image:
+        made = super().picture(image, crop=crop)
+        if out is None:
+            return made
+        out[...] = made
+        return out
+
+
+@pytest.fixture
+def built(jetson: Any) -> Iterator[Callable[[], tuple[TemporalVLM, Any]]]:
+    """Makes a coherent path on the Jetson, and its operations."""
+    from vpi_ops.jetson import MappedPictures, open_ops
+
+    made: list[TemporalVLM] = []
+
+    def build() -> tuple[TemporalVLM, Any]:
+        vision = open_ops()
+        pictures = MappedPictures(vision.gpu, Pictures(SIDE))
+        made.append(TemporalVLM(pictures, LinearEncoder(), vision.ops, PATIENT, costs=costs()))
+        return made[-1], vision.ops
+
+    yield build
+    for vlm in made:
+        vlm.close()
+
+
+def story() -> list[Image]:
+    """A still scene, a block that walks through it, a change of exposure, a cut."""
+    ground, block, other = texture(1), texture(2, (32, 32)), texture(3)
+    images = [ground.copy() for _ in range(4)]
+    for step in range(8):
+        image = ground.copy()
+        image[48:80, 40 + 8 * step : 72 + 8 * step] = block
+        images.append(image)
+    images += [np.clip(ground.astype(np.int16) + 6, 0, 255).astype(np.uint8)] * 2
+    return images + [other] * 3
+
+
+def test_it_decides_as_the_host_does(built: Callable[[], tuple[TemporalVLM, Any]]) -> None:
+    here, _ = built()
+    host = TemporalVLM(Stretch(SIDE), LinearEncoder(), HostOps(), PATIENT, costs=costs())
+    modes: Counter[Mode] = Counter()
+    for index, image in enumerate(story()):
+        mine, theirs = here.process(frame(image, index)), host.process(frame(image, index))
+        modes[mine.mode] += 1
+        assert (mine.mode, mine.cut) == (theirs.mode, theirs.cut), index
+        np.testing.assert_allclose(mine.residual, theirs.residual, atol=1.5)
+        assert np.mean(mine.changed != theirs.changed) < 0.05
+        cosine = (mine.tokens.features * theirs.tokens.features).sum(1)
+        cosine /= np.linalg.norm(mine.tokens.features, axis=1) * np.linalg.norm(theirs.tokens.features, axis=1)
+        assert cosine.min() > 0.99
+    host.close()
+    assert not here.faults and not host.faults
+    assert len(modes) >= 3 and modes[Mode.REUSE]
+
+
+def crossed(ops: Any, machine: Any, run: Callable[[], FrameResult]) -> tuple[Counter[str], Counter[str], FrameResult]:
+    """By our count, and by the device's."""
+    ours, theirs = Counter(ops.traffic), Counter(machine.counts)
+    result = run()
+    return ops.traffic - ours, machine.counts - theirs, result
+
+
+def test_a_still_frame_costs_one_read_back_and_one_wait(
+    built: Callable[[], tuple[TemporalVLM, Any]], jetson: Any
+) -> None:
+    vlm, ops = built()
+    for index in range(3):
+        vlm.process(frame(texture(1), index))
+    ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(texture(1), 3)))
+    assert result.mode is Mode.REUSE
+    assert ours == Counter(launches=2, syncs=1, readbacks=1)
+    assert device == Counter(launch=5, sync=1)  # no upload, no download: the memory is shared
+    assert not vlm.faults
+
+
+def test_a_frame_with_motion_reads_its_flow_out_as_well(
+    built: Callable[[], tuple[TemporalVLM, Any]], jetson: Any
+) -> None:
+    vlm, ops = built()
+    images = story()
+    seen = []
+    for index, image in enumerate(images[:8]):
+        ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(image, index)))  # noqa: B023
+        if result.flow is not None and result.fetch is None:
+            seen.append(ours)
+            assert device["upload"] == device["readback"] == 0
+            assert ours["syncs"] <= 1 + 2 and ours["readbacks"] <= 1 + 2  # with the check, flow runs twice
+            assert ours["staged"] <= 2
+    assert seen and not vlm.faults
+
+
+def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_again(
+    built: Callable[[], tuple[TemporalVLM, Any]],
+) -> None:
+    vlm, _ = built()
+    kept = [vlm.process(frame(texture(seed), seed)).picture for seed in range(5)]
+    expected = [Stretch(SIDE).picture(texture(seed)) for seed in range(5)]
+    for picture, truth in zip(kept, expected, strict=True):
+        np.testing.assert_array_equal(picture, truth)
+    del kept, picture
+    pool = vlm._pictures._pool  # type: ignore[attr-defined]
+    made = pool.made
+    for index in range(5, 12):
+        vlm.process(frame(texture(1), index))
+    assert pool.made == made
+
+
+def test_an_engine_that_fails_costs_flow_and_no_frame(
+    built: Callable[[], tuple[TemporalVLM, Any]], behaviour: Any
+) -> None:
+    vlm, ops = built()
+    behaviour.fails = 100
+    for index, image in enumerate(story() * 3):
+        assert vlm.process(frame(image, index)).mode is not Mode.ERROR
+    assert not vlm.faults
+    assert not ops.uses_ofa
+
+
+def test_without_a_flow_engine_the_cpu_computes_flow_and_the_reason_is_told(jetson: Any, behaviour: Any) -> None:
+    from agent.vision import choose_vision
+
+    assert choose_vision().flow.startswith("OFA through VPI 3.2.4, RGB8 → Y8_ER_BL (CUDA)")
+    behaviour.ofa = False
+    chosen = choose_vision()
+    assert chosen.on_gpu and "sm_87" in chosen.patches
+    assert "DIS" in chosen.flow and "OFA is not available" in chosen.flow_why[0]
+
+
+def test_memory_that_is_out_leaves_the_camera_to_the_cpu(jetson: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent.vision import VisionChoice, choose_vision
+
+    monkeypatch.setattr(jetson, "budget", jetson.used + 1000)
+    ops, _ = VisionChoice("", "", on_gpu=True).camera(Pictures(SIDE))  # type: ignore[arg-type]
+    assert type(ops) is HostOps
+    assert "mapped memory can't be had" in choose_vision().patches_why[0]
