@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from agent import __version__
+from agent.capture.jetson_choice import missing
 from agent.mqtt.broker import MISSING, find_mosquitto
 from agent.power.sensors import Sensors
+from agent.runtimes import EncoderChoice, choose_encoder
+from agent.vision import choose_vision
 from config.errors import ConfigError, DescriberError, EngineFault, ModelError
 from config.settings import Describer
 from engines.manifest import Model, find_model, load_model
@@ -74,17 +77,19 @@ def examine(
     sysfs: Path = Path("/sys"),
 ) -> Report:
     """Look at this machine, and ask the configured vision server which models it has; no picture is sent. `has` says
-    whether a Python module is installed; nothing of a Jetson is ever imported."""
+    whether a Python module is installed; of a Jetson, what is installed is tried."""
     problems: list[str] = []
     model: dict[str, Any] = {"name": model_name, "checked": False}
     timings: dict[str, float] = {}
+    encoder: EncoderChoice | None = None
     try:
         loaded = load_model(find_model(model_name))
         model = _describe(loaded)
         timings = _time(loaded)
+        encoder = choose_encoder(loaded, has=has, may_build=False)
     except (ModelError, EngineFault) as error:
         problems.append(str(error))
-    parts, server = {**_parts(has), "power": _power(Sensors(sysfs))}, None
+    parts, server = {**_parts(has, encoder), "power": _power(Sensors(sysfs))}, None
     if describer is not None:
         from agent.describer.chat import server_name
 
@@ -112,20 +117,19 @@ def examine(
     )
 
 
-def _parts(has: Callable[[str], bool]) -> dict[str, Part]:
-    import cv2
+def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None) -> dict[str, Part]:
     import onnxruntime
 
+    vision = choose_vision(has=has)
     mosquitto = find_mosquitto()
     return {
-        "capture": Part("PyAV on the CPU", (_jetson(has, "jetson_utils", "decodes video with NVDEC"),)),
-        "flow": Part(
-            f"OpenCV {cv2.__version__} DIS on the CPU", (_jetson(has, "vpi", "computes dense flow on the OFA"),)
-        ),
+        "capture": _capture(),
+        "flow": Part(vision.flow, vision.flow_why),
+        "kernels": Part(vision.patches, vision.patches_why),
         "encoder": Part(
-            f"ONNX Runtime {onnxruntime.__version__} on the CPU",
+            encoder.used if encoder else "nothing: the model can't be used",
             (
-                _jetson(has, "tensorrt", "runs the encoder on the GPU"),
+                *(encoder.not_taken if encoder else ()),
                 *(
                     f"ONNX Runtime offers {provider}; this version runs on its CPU provider only."
                     for provider in onnxruntime.get_available_providers()
@@ -135,7 +139,7 @@ def _parts(has: Callable[[str], bool]) -> dict[str, Part]:
         ),
         "decoder": Part(
             f"ONNX Runtime {onnxruntime.__version__} on the CPU",
-            (_jetson(has, "tensorrt", "runs the decoder on the GPU"),),
+            ("TensorRT runs the encoder only; a vision server on the GPU can give words: see `describer`.",),
         ),
         "broker": Part(
             f"{mosquitto} for the demo; any MQTT 5 or 3.1.1 broker by its URL"
@@ -172,10 +176,11 @@ async def _describer(settings: Describer) -> Part:
         return Part(used, (f"it lists no model {settings.model}; it lists {', '.join(names[:8]) or 'none'}.",))
 
 
-def _jetson(has: Callable[[str], bool], module: str, gain: str) -> str:
-    if has(module):
-        return f"{module} {gain}; it is installed, but this version has no Jetson backend."
-    return f"{module} {gain}; it comes with NVIDIA JetPack and is not on this machine."
+def _capture() -> Part:
+    reason = missing()
+    if reason is None:
+        return Part("jetson-utils for CSI, RTSP and V4L2 cameras, PyAV on the CPU for files and where clips are kept")
+    return Part("PyAV on the CPU", (f"jetson-utils decodes with the Jetson's own engines: {reason}.",))
 
 
 def _describe(model: Model) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_doctor_reports_and_explains(stillwatch) -> None:  # type: ignore[no-unt
     outcome = stillwatch("doctor", "--json")
     report = json.loads(outcome.out)
     assert outcome.status == 0 and report["healthy"]
-    assert set(report["parts"]) == {"capture", "flow", "encoder", "decoder", "broker", "power"}
+    assert set(report["parts"]) == {"capture", "flow", "kernels", "encoder", "decoder", "broker", "power"}
     assert any("JetPack" in sentence for sentence in report["parts"]["flow"]["not_taken"])
     assert report["pixels_leave_the_box"] is False
     assert len(report["timings_ms"]) == 2 and all(ms > 0 for ms in report["timings_ms"].values())
