@@ -52,10 +52,13 @@ from agent.mqtt.address import BrokerAddress
 from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Command, CommandError
 from agent.mqtt.topics import Topics
+from agent.notify import extend_start
 from agent.power.guard import PowerGuard
 from agent.power.sensors import Sensors
 from agent.reporting import CameraReporter
+from agent.runtimes import choose_encoder
 from agent.states import StateTeller
+from agent.vision import choose_vision
 from agent.watching import CameraWatch
 from config.errors import ConfigError
 from config.identity import device_id
@@ -66,7 +69,7 @@ from engines.manifest import Manifest, find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
-from vpi_ops.host import HostOps
+from engines.tensorrt.building import Watch
 
 if TYPE_CHECKING:
     from agent.describer.server import VisionServer
@@ -139,6 +142,10 @@ class Daemon:
         self._clips = settings.events.clips
         self._describing = self._open_describing(settings.describer, list(settings.cameras))
         runtime = OnnxRuntime(model, threads=min(4, os.cpu_count() or 1), spin=False)
+        encoding = choose_encoder(model, watch=_building())
+        log.info("encoder", used=encoding.used, not_taken=encoding.not_taken)
+        vision = choose_vision()
+        log.info("image operations", patches=vision.patches, flow=vision.flow)
         decoder = Decoder(model, spin=False)
         costs: EncodeCosts | None = None
         auto = settings.profile == AUTO
@@ -146,8 +153,9 @@ class Daemon:
         if settings.fidelity_floor is not None:
             coherence = replace(coherence, fidelity_floor=settings.fidelity_floor)
         for name, camera in settings.cameras.items():
-            pictures = Preprocessor(model.manifest)
-            vlm = TemporalVLM(pictures, OnnxEncoder(runtime), HostOps(), coherence, costs=costs)
+            ops, pictures = vision.camera(Preprocessor(model.manifest))
+            encoder = encoding.encoder(lambda: OnnxEncoder(runtime))
+            vlm = TemporalVLM(pictures, encoder, ops, coherence, costs=costs)
             costs = vlm.costs
             self.cameras[name] = self._camera(
                 name, camera, settings.describer, model.manifest, vlm, _words(decoder, name), auto
@@ -389,6 +397,16 @@ def _words(decoder: Decoder, camera: str) -> Describe:
         return decoder.generate(look.features, DESCRIBE, key=camera)
 
     return describe
+
+
+def _building() -> Watch:
+    """Says in the log what is built at start, and to systemd that it takes longer."""
+
+    def step(name: str, done: float | None) -> None:
+        if done is None:
+            log.info("preparing the encoder for TensorRT", step=name)
+
+    return Watch(step, lambda: extend_start(60))
 
 
 def _address(mqtt: Mqtt) -> BrokerAddress:
