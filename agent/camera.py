@@ -44,6 +44,7 @@ class Camera:
         self._on_available = on_available
         self._share, self._due = 1.0, 0.0
         self._skipped: Frame | None = None
+        self._latest: tuple[float, Frame] | None = None
         self._ring = Ring(3)
         self._worker = CaptureWorker(
             open_source,
@@ -94,6 +95,13 @@ class Camera:
         self.watch.limit(rung.detail)
         self.reporter.spare_words(rung.words_every_s, reason)
 
+    def latest(self) -> tuple[float, Frame] | None:
+        """The newest frame and how many seconds ago it came; None before the first."""
+        if self._latest is None:
+            return None
+        came_s, frame = self._latest
+        return time.monotonic() - came_s, frame
+
     def fps(self) -> float:
         """Frames handled a second since the last call."""
         now, frames = time.monotonic(), self.watch.frames
@@ -104,7 +112,10 @@ class Camera:
         watching = False
         while not self._ring.drained:
             frame = self._ring.get()
-            if frame is None or (frame := self._thinned(frame)) is None:
+            if frame is None:
+                continue
+            self._latest = time.monotonic(), frame
+            if (frame := self._thinned(frame)) is None:
                 continue
             if self.enabled:
                 self.watch.see(frame)

@@ -34,6 +34,7 @@ from agent.coherence import memory
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import AUTO, PROFILES
+from agent.commanding import CameraCommands, Snapshot
 from agent.describing import Describe, DescribingThread, Look
 from agent.events.book import EventBook
 from agent.events.lock import StateLock
@@ -110,6 +111,7 @@ class Daemon:
         self._folder = settings.events.dir
         self._stack = ExitStack()
         self._baselines: dict[Path, dict[str, NDArray[Any]]] = {}
+        self._snapshots: dict[str, Snapshot] = {}
         self._notes: list[str] = []
         self._server: VisionServer | None = None
         self._patience_s = 10.0  # for words that are being made when every source has ended
@@ -162,7 +164,8 @@ class Daemon:
             )
         self._book.end_interrupted()
         if settings.mqtt is not None:
-            address, handlers = _address(settings.mqtt), {"analysis": self._set_analysis}
+            commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._snapshots)
+            address, handlers = _address(settings.mqtt), {**commands.handlers, "analysis": self._set_analysis}
             self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
         self.power = PowerGuard(Sensors(self._options.sysfs), self.cameras.values(), self.metrics)
         self._teller = StateTeller(
@@ -177,6 +180,7 @@ class Daemon:
             server=self._server,
             model_bytes=memory.weights(model),
             power=self.power,
+            archive=self._archive,
         )
 
     def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
@@ -293,8 +297,13 @@ class Daemon:
             log.warning(note, camera=name)
             self._notes.append(note)
 
+        def snapshot(model: AnomalyModel, now_s: float) -> dict[str, NDArray[Any]]:
+            return baseline_file.snapshot(model, identity, now_s)
+
         def keep(model: AnomalyModel, now_s: float) -> None:
-            self._baselines[path] = baseline_file.snapshot(model, identity, now_s)
+            self._baselines[path] = snapshot(model, now_s)
+
+        self._snapshots[name] = snapshot
 
         return anomaly, keep
 

@@ -23,6 +23,7 @@ from agent.daemon import Daemon, RunOptions
 from agent.events.model import AnyEvent, EventType
 from agent.insight.anomaly import AnomalySettings
 from agent.mqtt.broker import LocalBroker
+from agent.reporting import TEXT
 from agent.signals import stopped_by_signals
 from agent.watching import CameraWatch
 from config.errors import BrokerError
@@ -44,11 +45,14 @@ class EventLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self.counts: Counter[str] = Counter()
+        self._printed: set[tuple[str, bool]] = set()
 
     def append(self, topic: str, event: AnyEvent) -> None:
         if event.type is EventType.NEW:
             self.counts[event.kind] += 1
-        if not event.pending:
+        telling = event.id, event.type is EventType.END
+        if TEXT not in event.pending and telling not in self._printed:
+            self._printed.add(telling)
             self._console.print(event_line(event))
 
     def close(self) -> None:

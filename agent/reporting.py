@@ -6,7 +6,9 @@ An alert is told with what is known when it is decided; words, snapshot and clip
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -47,17 +49,45 @@ class CameraReporter:
         picture: Callable[[NDArray[np.uint8]], bytes] | None = None,
         mute: str = "",
         evidence: CameraEvidence | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.camera = camera
         self.text = ""
         """What was said last of this camera."""
         self._book, self._describing, self._mute = book, describing, mute
         self._describe, self._fallback, self._picture = describe, fallback, picture
-        self._evidence = evidence
+        self._evidence, self._clock = evidence, clock
+        self._muted_until_s = 0.0
         self._alarm: str | None = None
         self._loss: str | None = None
         self._words_every_s, self._why_spared = 0.0, ""
         self._asked_s = -math.inf
+
+    @property
+    def muted_until(self) -> datetime | None:
+        """No alerts and changes are told until then; None when they are."""
+        until_s = self._muted_until_s
+        return datetime.fromtimestamp(until_s, timezone.utc) if self._clock() < until_s else None
+
+    def mute(self, for_s: float) -> datetime | None:
+        """Tell no alerts and changes for so long (0: tell them again), from any thread. What is open is still completed
+        and ended, and the camera's health is always told."""
+        self._muted_until_s = self._clock() + for_s
+        return self.muted_until
+
+    def test(self, frame: Frame, text: str) -> str:
+        """Tell an alert that nothing led to, as any alert is told, muted or not; returns the event's id."""
+        news = Anomaly(
+            camera=self.camera,
+            frame_ts=frame.utc,
+            frame_size=frame.size,
+            severity=Severity.LOW,
+            text=text,
+            evidence={"test": True},
+        )
+        event_id = self._publish(news, frame, clip=True, words=False)
+        self._book.update(event_id, end=True, duration_s=0.0)
+        return event_id
 
     def spare_words(self, every_s: float, reason: str) -> None:
         """Ask for words at most so often from now on, and tell the reason in what goes without; from any thread."""
@@ -69,8 +99,12 @@ class CameraReporter:
 
     def changed(
         self, change: Change, frame: Frame, boxes: Sequence[Box], zones: Sequence[str], features: NDArray[np.float32]
-    ) -> str:
-        """Tell a semantic change; returns the event's id. features: float32 (T, D), the state to be described."""
+    ) -> str | None:
+        """Tell a semantic change; returns the event's id, None when muted. features: float32 (T, D), the state to be
+        described."""
+        if self.muted_until is not None:
+            self._wish(frame, features, self._remember)
+            return None
         news = SemanticChange(
             camera=self.camera,
             frame_ts=frame.utc,
@@ -97,8 +131,8 @@ class CameraReporter:
         boxes: Sequence[Box],
         zones: Sequence[str],
         features: NDArray[np.float32],
-    ) -> None:
-        """Tell that an alarm begins, or that it is over."""
+    ) -> str | None:
+        """Tell that an alarm begins, or that it is over; returns the event's id, None when it was muted."""
         facts: dict[str, JsonValue] = {
             "streams": [stream.value for stream in alarm.streams],
             "seen_for_s": round(alarm.duration_s, 2),
@@ -108,10 +142,10 @@ class CameraReporter:
         }
         severity = Severity.HIGH if alarm.score >= _HIGH_SCORE else Severity.MEDIUM
         if alarm.ended:
-            if self._alarm is not None:
-                duration_s = round(alarm.duration_s, 3)
-                self._end_alarm(score=alarm.score, severity=severity, evidence=facts, duration_s=duration_s)
-            return
+            duration_s = round(alarm.duration_s, 3)
+            return self._end_alarm(score=alarm.score, severity=severity, evidence=facts, duration_s=duration_s)
+        if self.muted_until is not None:
+            return None
         news = Anomaly(
             camera=self.camera,
             frame_ts=frame.utc,
@@ -125,11 +159,11 @@ class CameraReporter:
         )
         self._alarm = self._publish(news, frame, clip=True)
         self._wish(frame, features, partial(self._told, self._alarm, False))
+        return self._alarm
 
     def interrupted(self, reason: str) -> None:
         """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
-        if self._alarm is not None:
-            self._end_alarm(notes=(reason,))
+        self._end_alarm(notes=(reason,))
 
     def lost(self, reason: str) -> None:
         """Tell that the camera gives no frames; once, however often it is tried again."""
@@ -143,9 +177,11 @@ class CameraReporter:
             self._book.update(self._loss, end=True)
             self._loss = None
 
-    def _publish(self, news: AnyNews, frame: Frame, *, clip: bool) -> str:
+    def _publish(self, news: AnyNews, frame: Frame, *, clip: bool, words: bool = True) -> str:
         """Tell it at once with what will follow, and have that made; returns the event's id."""
-        within: dict[str, float] = {} if self._describe is None else {TEXT: self._describing.patience_s}
+        within: dict[str, float] = {}
+        if words and self._describe is not None:
+            within[TEXT] = self._describing.patience_s
         if self._evidence is not None:
             within |= self._evidence.within(clip=clip)
         news = news.model_copy(update={"pending": tuple(within)})
@@ -158,10 +194,12 @@ class CameraReporter:
     def _degraded(self) -> tuple[str, ...]:
         return (self._mute,) if self._describe is None and self._mute else ()
 
-    def _end_alarm(self, **changes: Any) -> None:
-        assert self._alarm is not None
-        self._book.update(self._alarm, end=True, **changes)
-        self._alarm = None
+    def _end_alarm(self, **changes: Any) -> str | None:
+        """Returns the id of the alarm that was open, if one was."""
+        ended, self._alarm = self._alarm, None
+        if ended is not None:
+            self._book.update(ended, end=True, **changes)
+        return ended
 
     def _wish(
         self,

@@ -15,6 +15,7 @@ from agent.coherence.quality import TextConsistency
 from agent.events.book import EventBook
 from agent.events.model import BoxStatus, CameraState, FrameTimes, new_id
 from agent.events.outbox import Outbox
+from agent.evidence.archive import Archive
 from agent.metrics import Metrics
 from agent.mqtt.client import MqttLink
 
@@ -44,12 +45,13 @@ class StateTeller:
         server: VisionServer | None = None,
         model_bytes: int = 0,
         power: PowerGuard | None = None,
+        archive: Archive | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
         self._notes = tuple(notes)
-        self._server, self._power = server, power
+        self._server, self._power, self._archive = server, power, archive
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
         self._degraded: tuple[str, ...] = ()
@@ -96,13 +98,14 @@ class StateTeller:
                 mode=reading.mode,
                 fps=round(fps, 1),
                 fidelity=None if reading.fidelity is None else round(reading.fidelity, 4),
+                muted_until=camera.reporter.muted_until,
             )
         )
 
     def _tell_box(self, link: MqttLink) -> None:
         """Now and then, and at once when what is wrong has changed."""
         now = self._monotonic()
-        told_by = (self._server, self._power)
+        told_by = (self._archive, self._server, self._power)
         own = (self._book.trouble, *(part.trouble for part in told_by if part is not None))
         degraded = (*self._notes, *(trouble for trouble in own if trouble), *link.state.trouble)
         if now < self._status_due and degraded == self._degraded:

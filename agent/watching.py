@@ -5,9 +5,14 @@ Nothing here waits for text, disk or network, and nothing that goes wrong with o
 
 from __future__ import annotations
 
-from collections import Counter
+import queue
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar, cast
 
 import numpy as np
 import structlog
@@ -21,7 +26,7 @@ from agent.coherence.quality import Flicker
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import PROFILES
 from agent.coherence.tuning import AutoTune, Decision
-from agent.insight.anomaly import AnomalyModel, AnomalyPhase
+from agent.insight.anomaly import AnomalyModel, AnomalyPhase, Seen
 from agent.insight.change import SemanticChange
 from agent.insight.regions import CellBox, PixelBox, cells_to_source
 from agent.metrics import Metrics
@@ -31,7 +36,10 @@ from engines.preprocess import Placement
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _KEEP_EVERY_S = 60.0
+_ALARMS_REMEMBERED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,9 @@ class CameraWatch:
         self._described = False
         self._keep = keep
         self._keep_at_s: float | None = None
+        self._orders: queue.SimpleQueue[tuple[Future[object], Callable[[], object]]] = queue.SimpleQueue()
+        self._alarm: str | None = None
+        self._alarms: OrderedDict[str, Seen] = OrderedDict()
         self._now_s = 0.0
         self._fault: str | None = None
 
@@ -129,6 +140,7 @@ class CameraWatch:
 
     def see(self, frame: Frame) -> None:
         """Take in one frame and report what it brings. Raises nothing: what fails costs this frame."""
+        self._obey()
         try:
             if self._limited != self._detail:
                 self._limited = self._detail
@@ -146,6 +158,55 @@ class CameraWatch:
     def limit(self, detail: float | None) -> None:
         """Let a frame encode at most this share of the grid, cuts excepted, from the next frame on; None = no limit."""
         self._detail = detail
+
+    def accept(self, event_id: str) -> Future[object]:
+        """What this alarm was about is normal; from any thread. Done before the next frame: True, or False when the
+        alarm is not remembered (the last 32 are)."""
+        return self._order(partial(self._accept, event_id))
+
+    def relearn(self) -> Future[object]:
+        """Forget what is normal here and learn it anew; from any thread. Done before the next frame."""
+        return self._order(self._relearn)
+
+    def copy(self, take: Callable[[AnomalyModel, float], T]) -> Future[T]:
+        """What `take` makes of the anomaly model and the time of the last frame, between two frames; from any
+        thread."""
+        return cast("Future[T]", self._order(lambda: take(self._anomaly, self._now_s)))
+
+    def _order(self, action: Callable[[], object]) -> Future[object]:
+        future: Future[object] = Future()
+        self._orders.put((future, action))
+        return future
+
+    def _obey(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                future, action = self._orders.get_nowait()
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(action())
+                except Exception as error:  # whoever gave the order gets it
+                    future.set_exception(error)
+
+    def _accept(self, event_id: str) -> bool:
+        seen = self._alarms.get(event_id)
+        if seen is None:
+            return False
+        self._anomaly.teach(seen)
+        if event_id == self._alarm:
+            self._anomaly.accept()
+            self._reporter.interrupted("it was said to be normal")
+            self._alarm = None
+        return True
+
+    def _relearn(self) -> None:
+        self._reporter.interrupted("normal is being learned anew")
+        old = self._anomaly
+        self._anomaly = AnomalyModel(old.grid, old.dim, old.settings)
+        self._alarms.clear()
+        self._alarm = None
+        self._keep(self._anomaly, self._now_s)
 
     def pause(self) -> None:
         """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
@@ -227,7 +288,12 @@ class CameraWatch:
             self._change.described(result.accumulated)
         if alarm is not None:
             boxes = self._boxes(alarm.regions, result.placement)
-            self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
+            told = self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
+            self._alarm = None if alarm.ended else told
+            if self._alarm is not None:
+                self._alarms[self._alarm] = self._anomaly.seen()
+                if len(self._alarms) > _ALARMS_REMEMBERED:
+                    self._alarms.popitem(last=False)
         state = self._anomaly.state
         learning = state.phase is AnomalyPhase.LEARNING
         self.reading = Reading(

@@ -67,8 +67,8 @@ def test_a_change_of_scene_reaches_broker_file_and_disk_with_its_words(tmp_path:
             assert run.returncode == 0, err
         until(lambda: subscriber.last(f"{BASE}/availability") == "offline", "goodbye")
         changes = [message.document for message in subscriber.on(f"{BASE}/cam1/change")]
-        new, update = changes[0], next(c for c in changes[1:] if c["id"] == changes[0]["id"])
-        assert (new["type"], new["pending"], new["text"]) == ("new", ["text"], "")
+        new, *_, update = (c for c in changes if c["id"] == changes[0]["id"])
+        assert (new["type"], new["pending"], new["text"]) == ("new", ["text", "snapshot"], "")
         assert (update["type"], update["pending"]) == ("update", [])
         assert update["text"] == update["after_text"] != ""
         assert update["before_text"] != ""
@@ -78,7 +78,7 @@ def test_a_change_of_scene_reaches_broker_file_and_disk_with_its_words(tmp_path:
         assert [(w["id"], w["seq"], w["topic"]) for w in written if w["kind"] == "semantic_change"] == [
             (c["id"], c["seq"], f"{BASE}/cam1/change") for c in changes
         ]
-        snapshot = cv2.imread(str(tmp_path / "state" / new["media"]["snapshot"]))
+        snapshot = cv2.imread(str(tmp_path / "state" / update["media"]["snapshot"]))
         assert snapshot is not None and snapshot.shape == (180, 320, 3)
         states = [message.document for message in subscriber.on(f"{BASE}/cam1/state")]
         assert states[-1]["mode"] is not None and states[-1]["learning"] is True
@@ -137,8 +137,9 @@ def test_masks_metrics_and_the_analysis_switch(tmp_path: Path, broker: LocalBrok
     file = tmp_path / "agent.yaml"
     file.write_text(json.dumps(config))
     with Subscriber(broker.port) as subscriber, agent(tmp_path, "--config", file) as run:
-        until(lambda: subscriber.on(f"{BASE}/front/change"), "a change")
-        event = subscriber.on(f"{BASE}/front/change")[0].document
+        pictured = lambda: [m for m in subscriber.on(f"{BASE}/front/change") if m.document["media"]["snapshot"]]  # noqa: E731
+        until(pictured, "a change and its picture")
+        event = pictured()[0].document
         assert event["zones"] == ["all"]
         snapshot = cv2.imread(str(tmp_path / "state" / event["media"]["snapshot"]))
         assert snapshot is not None

@@ -135,12 +135,15 @@ class EventBook:
         with self._lock:
             return self._told.get(event_id)
 
+    def remembered(self) -> list[AnyEvent]:
+        """What was told last of each event that this run remembers, the longest untold first."""
+        with self._lock:
+            return list(self._told.values())
+
     def settle(self, reason: str) -> None:
         """Give up every part that is still pending: nothing more will come."""
-        with self._lock:
-            waiting = [telling.id for telling in self._told.values() if telling.pending]
-        for event_id in waiting:
-            self._give_up(event_id, None, reason)
+        for telling in self.remembered():
+            self._give_up(telling.id, None, reason)
 
     def end_interrupted(self) -> int:
         """End the anomalies and health events that an earlier run began and did not live to end, and what waits for

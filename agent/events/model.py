@@ -174,13 +174,14 @@ class Event(News, _Heading):
     seq: rises by one with every telling of this camera, over restarts too; 0 when the disk refused to keep it.
     ts: when this was said; frame_ts: when the picture was captured. region: the first of `regions`.
     dedupe_key: the same for events that a person would want one notification of. duration_s: from onset to end, null
-    until it has ended.
+    until it has ended. acknowledged: when somebody said that they have seen it.
     replayed: sent late (`age_s` seconds after `ts`) or by a later run of the agent than the one that saw it.
     """
 
     region: Box | None = None
     dedupe_key: str
     duration_s: Annotated[float, Field(ge=0)] | None = None
+    acknowledged: Timestamp | None = None
     media: Media = Media()
     replayed: bool = False
     age_s: Annotated[float, Field(ge=0)] = 0.0
@@ -226,7 +227,8 @@ class CameraState(Document):
     """`<camera>/state`: how things are in front of one camera, for dashboards. Retained.
 
     motion: mean flow per patch / 20 px, 0 to 1. learning: the anomaly model does not judge yet. fidelity: mean cosine
-    with a full encode, null until measured. mode: how the last frame was handled, null before the first.
+    with a full encode, null until measured. mode: how the last frame was handled, null before the first. muted_until:
+    no alerts and changes of this camera until then.
     """
 
     v: Literal[1] = 1
@@ -242,6 +244,7 @@ class CameraState(Document):
     mode: Mode | None = None
     fps: Annotated[float, Field(ge=0)] = 0.0
     fidelity: float | None = None
+    muted_until: Timestamp | None = None
 
 
 class DescriberStatus(Document):

@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agent.events.model import Box, Media, Severity
+from agent.events.model import Box, Media, Severity, new_id
 from agent.evidence.clip import write_clip
 from agent.evidence.files import CLIPS, SNAPSHOTS, Shelf
 from agent.evidence.ring import ClipSpan, Footage, NoFootage, PacketRing
@@ -105,6 +105,14 @@ class Archive:
 
         self._queue(self._pictures, _Job(event_id, SNAPSHOT, severity, image.size // 4, write))
 
+    def picture(self, image: NDArray[np.uint8]) -> str:
+        """Write uint8 RGB (H, W, 3) that somebody asked for, in the thread that asks; returns its path under the
+        folder. Raises OSError."""
+        path = self._shelf.path(SNAPSHOTS, Severity.INFO, f"{new_id()}.asked.jpg")
+        self._make_room(image.size // 4, Severity.INFO)
+        self._bytes += write_jpeg(path, image)
+        return self._shelf.relative(path)
+
     def clip(self, event_id: str, ring: PacketRing, at_ns: int, span: ClipSpan, severity: Severity) -> None:
         """Have a clip made around the frame of that moment (monotonic ns)."""
 
@@ -181,7 +189,7 @@ class Archive:
         media: Media | None = None
         notes: tuple[str, ...] = ()
         try:
-            self._make_room(job)
+            self._make_room(job.size, job.severity)
             media, notes = job.write()
             self._trouble = None
         except OSError as error:
@@ -198,13 +206,13 @@ class Archive:
         except Exception:
             log.exception("a part of an event could not be told", part=job.part, id=job.event_id)
 
-    def _make_room(self, job: _Job) -> None:
-        """Raises OSError when the disk is too full for this part even without what is worth less."""
-        wanted = job.size + self._left_free - self._shelf.free()
+    def _make_room(self, size: int, severity: Severity) -> None:
+        """Raises OSError when the disk is too full for a file of this size even without what is worth less."""
+        wanted = size + self._left_free - self._shelf.free()
         if wanted <= 0:
             return
-        self._bytes -= self._shelf.make_room(wanted, job.severity)
-        if self._shelf.free() < job.size + self._left_free:
+        self._bytes -= self._shelf.make_room(wanted, severity)
+        if self._shelf.free() < size + self._left_free:
             raise OSError(errno.ENOSPC, f"the disk is full ({self._shelf.free() // 10**6} MB free)")
 
     def _tidy(self, *, first: bool = False) -> None:

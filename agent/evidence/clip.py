@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import av
@@ -23,10 +22,7 @@ def _mux(path: Path, footage: Footage) -> None:
     stream = footage.stream
     options = {"movflags": "+faststart"} if stream.suffix == "mp4" else {}
     zero_s = footage.packets[0].pts_s
-    with (
-        av.open(io.BytesIO(stream.sample)) as described,
-        av.open(str(path), "w", format=stream.format, container_options=options) as out,
-    ):
-        copied = out.add_stream_from_template(described.streams.video[0], opaque=True)
+    with av.open(str(path), "w", format=stream.format, container_options=options) as out:
+        copied = stream.add_to(out)
         for packet in footage.packets:
             out.mux(av_packet(packet, copied, zero_s))

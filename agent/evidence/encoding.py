@@ -77,7 +77,7 @@ class FrameEncoder:
     def _describe(self, data: bytes) -> None:
         self._described.mux(av_packet(Packet(data, 0.0, 0.0, True), self._stream))
         self._described.close()
-        self.stream = Stream(self._header.getvalue(), self._suffix)
+        self.stream = Stream(self._header.getvalue(), self._suffix, self._context.extradata)
 
 
 class FrameFeed:

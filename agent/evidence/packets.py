@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import cast
 
 import av
+from av.container import OutputContainer
 from av.packet import Packet as AvPacket
 from av.video.stream import VideoStream
 
@@ -35,10 +36,19 @@ class Packet:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """What a muxer must know of a stream, as a file with one picture in it: it outlives the connection it came from,
-    and holds whatever the container keeps (codec headers, rotation, colours). suffix: `mp4` or `mkv`."""
+    and holds whatever the container keeps (rotation, colours). suffix: `mp4` or `mkv`. headers: of the codec, in the
+    form that the packets have; in the file they are in that of the container."""
 
     sample: bytes
     suffix: str
+    headers: bytes | None
+
+    def add_to(self, out: OutputContainer) -> VideoStream:
+        """A stream like it in a container that is being written."""
+        with av.open(io.BytesIO(self.sample)) as described:
+            added: VideoStream = out.add_stream_from_template(described.streams.video[0], opaque=True)
+        added.codec_context.extradata = self.headers
+        return added
 
     @property
     def format(self) -> str:
@@ -59,7 +69,7 @@ def stream_of(stream: VideoStream, key: bytes) -> Stream:
     with av.open(sample, "w", format=container(suffix)) as out:
         copied = out.add_stream_from_template(stream, opaque=True)
         out.mux(av_packet(Packet(key, 0.0, 0.0, True), copied))
-    return Stream(sample.getvalue(), suffix)
+    return Stream(sample.getvalue(), suffix, stream.codec_context.extradata)
 
 
 def av_packet(packet: Packet, stream: VideoStream, zero_s: float = 0.0) -> AvPacket[VideoStream]:

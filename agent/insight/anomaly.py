@@ -33,6 +33,8 @@ from agent.insight.regions import CellBox, large_components, merge_close
 _TICK_S = 0.2
 _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
+_TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
+"""What a person calls normal counts as so many seconds of normal time, and as that share of it."""
 _HISTORY_SHARE = 0.5
 """Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
 what this one would."""
@@ -113,6 +115,15 @@ class Alarm:
     extrapolated: bool
     ended: bool = False
     accepted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A frame as the model saw it: projected tokens, velocities where they were measured, tokens that count."""
+
+    points: Floats
+    velocity: Floats | None
+    counted: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +229,22 @@ class AnomalyModel:
         self._alarm.cancel()
         self._peak = None
         return alarm
+
+    def seen(self) -> Seen:
+        """The last frame, to `teach` it later."""
+        return Seen(
+            self._points.copy(),
+            None if self._velocity is None else self._velocity.copy(),
+            None if self._counted is None else self._counted.copy(),
+        )
+
+    def teach(self, seen: Seen) -> None:
+        """Somebody says that this frame was normal: learn it as if a quarter of all normal time had looked so."""
+        seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(self.appearance.seconds.max()))
+        self.appearance.learn(seen.points, seconds, self.settings.age_s, seen.counted)
+        if seen.velocity is not None:
+            seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(self.motion.seconds))
+            self.motion.learn(seen.velocity, seconds, self.settings.age_s)
 
     def _score_cells(self, features: Floats, ignored: NDArray[np.bool_] | None) -> None:
         self._counted = None if ignored is None else ~ignored

@@ -1,0 +1,130 @@
+"""Evidence and commands as their users meet them: an agent on a file that plays like a camera, and a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import av
+import pytest
+from capture_media import textured, write_clip
+from mqtt_world import Subscriber, needs_mosquitto, until
+
+from agent.daemon import Daemon, RunOptions
+from agent.mqtt.broker import LocalBroker
+from config.settings import Camera, Clips, Device, Events, Mqtt, Settings
+
+BASE = "stillwatch/box"
+
+pytestmark = [needs_mosquitto, pytest.mark.timeout(200)]
+
+
+class Asking:
+    """A person at the other end of the broker."""
+
+    def __init__(self, subscriber: Subscriber, daemon: Daemon) -> None:
+        self.subscriber, self.daemon = subscriber, daemon
+        self._asked = 0
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a command."""
+        self._asked += 1
+        mine = str(self._asked)
+        topic = f"{BASE}/cmd/{command}"
+        self.subscriber.publish(topic, json.dumps({**arguments, "request_id": mine}))
+        answers: Callable[[], list[dict[str, Any]]] = lambda: [  # noqa: E731
+            m.document for m in self.subscriber.on(f"{topic}/result") if m.document["request_id"] == mine
+        ]
+        until(answers, f"an answer to {command}")
+        (answer,) = answers()
+        return answer
+
+    def told(self, event_id: str) -> list[dict[str, Any]]:
+        return [m.document for m in self.subscriber.on(f"{BASE}/front/alert") if m.document["id"] == event_id]
+
+
+@contextmanager
+def watching(folder: Path, source: str, clips: Clips, **camera: Any) -> Iterator[Asking]:
+    with LocalBroker() as broker, Subscriber(broker.port) as subscriber:
+        settings = Settings(
+            device=Device(id="box"),
+            mqtt=Mqtt(url=broker.url),
+            events=Events(dir=folder, clips=clips),
+            cameras={"front": Camera(source=source, **camera)},
+        )
+        stop = Event()
+        daemon = Daemon(settings, RunOptions())
+        runner = Thread(target=daemon.run, args=(stop,))
+        runner.start()
+        try:
+            until(lambda: daemon.cameras["front"].latest() is not None, "a frame")
+            yield Asking(subscriber, daemon)
+        finally:
+            stop.set()
+            runner.join(30)
+
+
+def test_what_people_may_ask_of_a_running_agent(tmp_path: Path) -> None:
+    scene = "scene:street?seed=3&fps=5&width=320&height=180"
+    with watching(tmp_path, scene, Clips(pre_s=0.5, post_s=1.0)) as person:
+        tested = person.ask("test-alert", text="Is this thing on?")
+        assert tested["ok"], tested
+        event_id = tested["result"]["id"]
+        until(lambda: person.told(event_id) and not person.told(event_id)[-1]["pending"], "the clip of the test")
+        new, *_, last = person.told(event_id)
+        assert (new["type"], new["pending"], new["evidence"]) == ("new", ["snapshot", "clip"], {"test": True})
+        assert (last["type"], last["text"], last["degraded"]) == ("end", "Is this thing on?", [])
+        with av.open(str(tmp_path / last["media"]["clip"])) as clip:
+            pictures = sum(1 for _ in clip.decode(video=0))
+        assert pictures >= 6, "1.5 s at 5 frames a second, less one at each end"
+
+        assert person.ask("acknowledge", id=event_id)["result"] == {"acknowledged": [event_id]}
+        until(lambda: person.told(event_id)[-1]["acknowledged"], "the acknowledgement")
+        assert person.ask("acknowledge", camera="front")["result"] == {"acknowledged": []}
+
+        pictured = person.ask("snapshot")["result"]
+        assert (tmp_path / pictured["snapshot"]).is_file() and pictured["frame_size"] == [320, 180]
+
+        muted = person.ask("mute", for_s=600)["result"]["muted_until"]
+        state = f"{BASE}/front/state"
+        until(lambda: json.loads(person.subscriber.last(state) or "{}").get("muted_until") == muted, "the state")
+        assert person.ask("mute", for_s=0)["result"] == {"camera": "front", "muted_until": None}
+
+        exported = person.ask("baseline", action="export")["result"]["file"]
+        assert (tmp_path / exported).stat().st_size > 1000
+        assert person.ask("baseline", action="reset")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        ("snapshot", {"camera": "back"}, "no camera 'back'; known: front"),
+        ("snapshot", {"size": 3}, "unknown argument 'size'"),
+        ("mute", {"for_s": -1}, "0 to 604800 seconds"),
+        ("mute", {"for_s": True}, "found True"),
+        ("acknowledge", {"id": "1"}, "no alert '1'"),
+        ("feedback", {"id": "1", "verdict": "normal"}, "no alert '1'"),
+        ("feedback", {"id": "1", "verdict": "nice"}, "expected 'normal'"),
+        ("baseline", {"action": "eat"}, "expected 'reset' or 'export'"),
+        ("test-alert", {"text": 5}, "expected a text for 'text'"),
+    ],
+)
+def test_a_command_that_can_not_be_done_says_why(
+    tmp_path: Path, command: str, arguments: dict[str, Any], says: str
+) -> None:
+    from agent.commanding import CameraCommands
+    from agent.mqtt.commands import Command, CommandError
+
+    daemon = Daemon(
+        Settings(device=Device(id="box"), events=Events(dir=tmp_path), cameras={"front": Camera(source="scene:yard")})
+    )
+    try:
+        commands = CameraCommands(daemon.cameras, daemon._book, daemon._archive, tmp_path, {})
+        with pytest.raises(CommandError, match=says):
+            commands.handlers[command](Command(command, arguments))
+    finally:
+        daemon.close()
