@@ -95,6 +95,9 @@ class Resampling:
 
     @property
     def tables(self) -> NDArray[np.int32]:
-        """What the kernels want on the device, int32 (words,): first of x, of y, weights of x, of y (float32 bits)."""
-        weights = (axis.weight.ravel().view(np.int32) for axis in (self.x, self.y))
-        return np.concatenate([self.x.first, self.y.first, *weights])
+        """What the kernels want on the device, int32 (words,): first of x, of y, weights of x, of y (float32 bits).
+        Those of x are filled up with zeros to a multiple of four taps."""
+        x = np.pad(self.x.weight, ((0, -self.x.taps % 4), (0, 0)))
+        return np.concatenate(
+            [self.x.first, self.y.first, *(each.ravel().view(np.int32) for each in (x, self.y.weight))]
+        )

@@ -51,6 +51,9 @@ inline unsigned __float_as_uint(float f) {
     std::memcpy(&bits, &f, 4);
     return bits;
 }
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
+    return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> (shift & 31));
+}
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(unsigned v) { return __builtin_ffs(static_cast<int>(v)); }
 inline int atomicAdd(int *at, int v) {
