@@ -30,6 +30,8 @@ config_app = typer.Typer(
     help="Check, show and describe configuration files.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+anomaly_app = typer.Typer(help="Score how unusual clips are.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(anomaly_app, name="anomaly")
 app.add_typer(models.app, name="model")
 
 ModelName = Annotated[str, typer.Option("--model", help="A name from `stillwatch model list`, or a folder.")]
@@ -342,6 +344,33 @@ def schema() -> None:
     from agent.events.model import json_schemas
 
     _print_json(json_schemas())
+
+
+@anomaly_app.command("score")
+def anomaly_score(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video, a folder of images, scene:… with seconds=.")],
+    json_to: Annotated[Path, typer.Option("--json", help="Write scores and regions here.")],
+    fit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLIP[:FIRST-LAST]", help="Learn normal from this; may be given more than once."),
+    ] = None,
+    model: ModelName = "reference",
+) -> None:
+    """Score every frame by how unusual it is for its camera; without --fit, by what the clip has shown so far."""
+    from agent.bench.clips import Clip
+    from agent.scoring import Scorer
+
+    for name in (clip, *(fit or ())):
+        if Clip.of(name).endless:
+            raise typer.BadParameter(f"{name} never ends; add seconds=… to it, or :FIRST-LAST")
+    scorer = Scorer(model)
+    for name in fit or ():
+        scorer.fit(name)
+    scores = scorer.score(clip)
+    _write_json(json_to, scores.as_json())
+    highest = max(range(len(scores.scores)), key=scores.scores.__getitem__)
+    where = ", ".join(str(number) for number in scores.regions[highest])
+    typer.echo(f"{len(scores.scores)} frames; the most unusual is {highest}: {scores.scores[highest]:.2f} at {where}")
 
 
 @config_app.command("check")

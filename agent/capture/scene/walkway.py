@@ -1,8 +1,8 @@
 """A pedestrian walkway seen from above, in perspective: many small walkers, now and then something on wheels.
 
-Everybody's size follows the ground line, down to a fifth of the others' places, and so does their speed in pixels: a far
-bicycle is slower in the picture than a near walker. The first NORMAL_S seconds show walkers only, to learn from; then
-intruders come one after another with pauses between: cyclists, skaters (who stand and glide), motorbikes, carts, cars.
+Everybody's size follows the ground line, down to a third of the others' places, and so does their speed in pixels: a
+far bicycle is slower in the picture than a near walker. The first NORMAL_S seconds show walkers only, to learn from;
+then intruders come one after another with pauses between: cyclists, skaters (who stand and glide), motorbikes, carts.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from agent.capture.scene.stories import Life
 from agent.capture.scene.truth import SceneObject
 
 NORMAL_S = 40.0
-WALKERS_EACH = 4
+WALKERS_EACH = 5
 """Walkers at most for each of the scene's `objects`."""
 
-_FAR, _NEAR = 104.0, 348.0
+_FAR, _NEAR = 132.0, 348.0
 """Ground lines of the walkway, units."""
-_BULK = 0.34
+_BULK = 0.43
 _TRACK_S = 16.0
 _INTRUDER_S = 14.0
 _IDS = 32_000
 _SKATING = Held(crouch=0.25)
-# What intrudes, how large against a walker's scale, and how many walkers' speeds it goes at.
-_INTRUDERS: tuple[tuple[str, float, tuple[float, float]], ...] = (
-    ("bicycle", 1.0, (1.5, 3.2)),
-    ("person", 1.0, (1.6, 2.6)),
-    ("motorbike", 1.0, (1.6, 3.2)),
-    ("truck", 0.95, (1.1, 2.4)),
-    ("car", 1.05, (1.1, 2.6)),
+# What intrudes, how often, how large against a walker's scale, and how many walkers' speeds it goes at.
+_INTRUDERS: tuple[tuple[str, float, float, tuple[float, float]], ...] = (
+    ("bicycle", 0.45, 1.0, (1.5, 3.2)),
+    ("person", 0.25, 1.0, (1.6, 2.6)),
+    ("motorbike", 0.1, 0.9, (1.6, 3.2)),
+    ("truck", 0.1, 0.85, (1.1, 2.4)),
+    ("car", 0.1, 0.85, (1.1, 2.6)),
 )
 _WALK = (0.5, 0.85)
 """A walker's speed, own heights a second."""
@@ -94,7 +94,8 @@ class WalkwayTimeline:
         start = turn * _INTRUDER_S + float(rng.uniform(0, 4))
         if start < NORMAL_S:
             return None
-        kind, size, times = _INTRUDERS[int(rng.integers(len(_INTRUDERS)))]
+        chosen = int(rng.choice(len(_INTRUDERS), p=[share for _, share, _, _ in _INTRUDERS]))
+        kind, _, size, times = _INTRUDERS[chosen]
         line, side = self._line(rng), 1 if rng.random() < 0.5 else -1
         end = float(np.clip(line + rng.uniform(-25, 25), _FAR, _NEAR))
         held = _SKATING if kind == "person" else UPRIGHT
@@ -129,24 +130,22 @@ def walkway(c: Canvas, rng: np.random.Generator, light: str) -> list[Lamp]:
     for _ in range(26):
         c.blob(
             float(rng.uniform(0, c.width)),
-            float(rng.uniform(34, 92)),
+            float(rng.uniform(34, 104)),
             float(rng.uniform(14, 60)),
             float(rng.uniform(2, 6)),
             shade(lawn, float(rng.uniform(0.88, 1.1))),
         )
     paving = muted(rng, (152, 148, 142), (138, 136, 134), (146, 140, 128))
-    c.rect(0, 88, c.width, 360, paving)
-    c.rect(0, 86, c.width, 90, shade(paving, 0.75))
+    c.rect(0, 108, c.width, 360, paving)
+    c.rect(0, 106, c.width, 110, shade(paving, 0.75))
     centre = c.width * float(rng.uniform(0.3, 0.7))
     for x in np.arange(-3 * c.width, 4 * c.width, 90.0):  # joints meet at the horizon
-        far, near = (y - 25.0 for y in (90.0, 360.0))
-        c.line(
-            centre + (float(x) - centre) * far / near, 90, centre + float(x) - centre, 360, shade(paving, 0.9)
-        )
-    for y in 25 + 65 * 1.28 ** np.arange(0, 7):
+        far, near = (y - 25.0 for y in (110.0, 360.0))
+        c.line(centre + (float(x) - centre) * far / near, 110, centre + float(x) - centre, 360, shade(paving, 0.9))
+    for y in 25 + 85 * 1.28 ** np.arange(0, 6):
         c.line(0, float(y), c.width, float(y), shade(paving, 0.92))
     for _ in range(int(rng.integers(4, 8))):
-        tree(c, rng, float(rng.uniform(10, c.width)), float(rng.uniform(60, 88)), float(rng.uniform(26, 48)))
+        tree(c, rng, float(rng.uniform(10, c.width)), float(rng.uniform(70, 106)), float(rng.uniform(26, 48)))
     for _ in range(int(rng.integers(3, 7))):
-        bush(c, rng, float(rng.uniform(0, c.width)), float(rng.uniform(82, 92)), float(rng.uniform(12, 24)))
+        bush(c, rng, float(rng.uniform(0, c.width)), float(rng.uniform(98, 110)), float(rng.uniform(12, 24)))
     return []
