@@ -16,7 +16,7 @@ from agent.acceptance.backends import Backends, Encoders, Ops, backends
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
-from agent.acceptance.stages import STAGES, Material, run_stage
+from agent.acceptance.stages import HOST, STAGES, Material, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
 from engines.manifest import find_model, load_model
@@ -52,11 +52,11 @@ class Twin(HostOps):
 
 
 class Wrong(Twin):
-    """One patch is off by more than is allowed, the histogram is not to be had, and all flow points the other way."""
+    """One still patch is said to have changed, the histogram is not to be had, and all flow points the other way."""
 
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
         found = super().residual(current, reference)
-        found.patch[7] += 3
+        found.patch[7] = 99
         return found
 
     def histogram(self, pyramid: PatchPyramid) -> NDArray[np.float32]:
@@ -94,13 +94,13 @@ def test_another_implementation_that_does_the_same_passes_and_is_compared(materi
     results = {stage.name: run_stage(stage, material, Ops(Twin(), HostOps(), "twin"), meter) for stage in STAGES}
     residual, warp = results["residual"], results["token warp"]
     assert (residual.own, residual.runs_on, residual.difference, residual.passed) == (False, "twin", 0.0, True)
-    assert (warp.own, warp.runs_on, warp.passed) == (True, "the host: OpenCV and NumPy", None)
+    assert (warp.own, warp.runs_on, warp.passed) == (True, HOST, None)
     assert residual.host_ms is not None and warp.host_ms is None
 
 
 def test_what_differs_or_fails_is_found_by_name(material: Material, meter: Meter) -> None:
     results = {stage.name: run_stage(stage, material, Ops(Wrong(), HostOps(), "wrong"), meter) for stage in STAGES}
-    assert results["residual"].difference == pytest.approx(3) and results["residual"].passed is False
+    assert (results["residual"].difference or 0) > 80 and results["residual"].passed is False
     assert results["HSV histogram"].fault == "RuntimeError: VPI_ERROR_NOT_IMPLEMENTED"
     assert results["HSV histogram"].passed is False
     assert results["residual between frames"].passed is None

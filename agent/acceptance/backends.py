@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.runtimes import choose_encoder
+from agent.vision import choose_vision
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import Encoder
+from engines.preprocess import Preprocessor
+from engines.tensorrt.building import Watch
+from engines.tensorrt.encoder import TensorRtEncoder
 from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
 
 
 @dataclass(frozen=True, slots=True)
 class Ops:
-    """Image operations. name, flow: where they run, in words."""
+    """Image operations. name, flow: where they run, in words. not_taken: why nothing better does it, a sentence
+    each."""
 
     used: VisionOps
     host: VisionOps
-    name: str = "the host: OpenCV and NumPy"
-    flow: str = "the host: OpenCV DIS"
+    name: str = "OpenCV"
+    flow: str = "OpenCV DIS"
+    not_taken: tuple[str, ...] = ()
 
     @property
     def flow_own(self) -> bool:
@@ -33,14 +41,16 @@ class Ops:
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
-    """The vision tower. own: `used` is the host's own kind."""
+    """The vision tower. name: what encodes, in words. not_taken: as for `Ops`."""
 
     used: Encoder
     host: Encoder
-    name: str = "the host: ONNX Runtime"
+    name: str = "ONNX Runtime"
+    not_taken: tuple[str, ...] = ()
 
     @property
     def own(self) -> bool:
+        """Whether `used` is the host's own kind."""
         return type(self.used) is type(self.host)
 
 
@@ -53,7 +63,17 @@ class Backends:
     encoders: Encoders
 
 
-def backends(model: Model) -> Backends:
-    """What is used here. Raises EngineFault."""
+def backends(model: Model, progress: Callable[[str], None] = lambda _: None) -> Backends:
+    """What the agent would choose here, without what it would fall back to later: a fault is to be seen. Builds engines
+    that are not there. Raises EngineFault."""
+    vision, encoding = choose_vision(), choose_encoder(model, watch=Watch(lambda step, _: progress(step)))
+    ops, _ = vision.camera(Preprocessor(model.manifest))
     runtime = OnnxRuntime(model, spin=False)
-    return Backends(model, Ops(HostOps(), HostOps()), Encoders(OnnxEncoder(runtime), OnnxEncoder(runtime)))
+    host = OnnxEncoder(runtime)
+    # Rows that only fill up a count would refresh tokens that the host's encoder keeps.
+    used = OnnxEncoder(runtime) if encoding.runtime is None else TensorRtEncoder(encoding.runtime, refresh=False)
+    return Backends(
+        model,
+        Ops(ops, HostOps(), vision.patches, vision.flow, (*vision.patches_why, *vision.flow_why)),
+        Encoders(used, host, encoding.used, encoding.not_taken),
+    )

@@ -71,7 +71,7 @@ def words_result(backends: Backends, material: Material) -> dict[str, Any]:
         first_s = first_s or time.perf_counter() - began
     total_s = time.perf_counter() - began
     return {
-        "runs_on": "the host: ONNX Runtime",
+        "runs_on": "ONNX Runtime on the CPU",
         "own": True,
         "first_ms": round(1e3 * first_s, 1),
         "pieces": pieces,

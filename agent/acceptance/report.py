@@ -36,7 +36,8 @@ def accept(
     loaded = load_model(find_model(model))
     sensors = Sensors(root / "sys")
     meter = Meter(sensors, each_s)
-    used, material = backends(loaded), Material.of(loaded.manifest)
+    progress("what is used here")
+    used, material = backends(loaded, progress), Material.of(loaded.manifest)
     progress("power at rest")
     idle = meter.idle_watts()
     stages = []
@@ -73,6 +74,7 @@ def accept(
         "encoder": encoder.as_json(),
         "words": words,
         "soak": soaked.as_json(),
+        "not_taken": [*used.ops.not_taken, *used.encoders.not_taken],
         "own": _own(stages, flow, encoder, words),
         "failures": failures,
         "passed": not failures,

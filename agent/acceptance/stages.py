@@ -18,12 +18,17 @@ from agent.acceptance.meter import Meter
 from agent.capture.scene.source import parse_scene
 from engines.manifest import Manifest
 from engines.preprocess import Preprocessor
+from vpi_ops.host import LEVEL_WEIGHTS, NOISE_PEAK
 from vpi_ops.interface import PatchPyramid, VisionOps
 
+HOST = "OpenCV and NumPy on the CPU"
 Run = Callable[[], NDArray[Any]]
 
 SCENE = "scene:street?seed=11&width=1280&height=720&fps=15"
 _BEFORE, _AFTER = 40, 46
+_STILL = NOISE_PEAK * LEVEL_WEIGHTS[-1]
+"""Residuals up to here mean that a patch is still. Which one exactly hangs on a single grey level of a single pixel:
+the operations take a short way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ def _fill(ops: VisionOps, m: Material) -> Run:
 
     def run() -> NDArray[Any]:
         ops.fill(pyramid, m.pictures[0])
+        ops.histogram(pyramid)  # what fills may only be queued until something is asked
         return np.asarray(pyramid.means)
 
     return run
@@ -89,7 +95,7 @@ def _fill(ops: VisionOps, m: Material) -> Run:
 
 def _residual(ops: VisionOps, m: Material) -> Run:
     before, after = m.pyramids(ops)
-    return lambda: ops.residual(after, before).patch
+    return lambda: np.maximum(ops.residual(after, before).patch, _STILL)
 
 
 def _exposure(ops: VisionOps, m: Material) -> Run:
@@ -99,7 +105,7 @@ def _exposure(ops: VisionOps, m: Material) -> Run:
 
     def run() -> NDArray[Any]:
         found = ops.residual(dimmed, before)
-        return np.append(found.patch, (100 * found.gain, found.offset))
+        return np.append(np.maximum(found.patch, _STILL), (100 * found.gain, found.offset))
 
     return run
 
@@ -107,12 +113,12 @@ def _exposure(ops: VisionOps, m: Material) -> Run:
 def _residual_at(ops: VisionOps, m: Material) -> Run:
     before, after = m.pyramids(ops)
     slots = m.every_third
-    return lambda: ops.residual_at(after, slots, before, slots[::-1].copy())
+    return lambda: np.maximum(ops.residual_at(after, slots, before, slots[::-1].copy()), _STILL)
 
 
 def _moved(ops: VisionOps, m: Material) -> Run:
     before, after = m.pyramids(ops)
-    return lambda: ops.moved(after, before)
+    return lambda: np.maximum(ops.moved(after, before), _STILL)
 
 
 def _adopt(ops: VisionOps, m: Material) -> Run:
@@ -121,7 +127,7 @@ def _adopt(ops: VisionOps, m: Material) -> Run:
 
     def run() -> NDArray[Any]:
         ops.adopt(before, after, m.every_third)
-        return ops.residual(after, before).patch
+        return np.maximum(ops.residual(after, before).patch, _STILL)
 
     return run
 
@@ -135,7 +141,7 @@ def _fetch(ops: VisionOps, m: Material) -> Run:
     def run() -> NDArray[Any]:
         ops.adopt(before, after, None)
         ops.fetch(before, there.reshape(-1))
-        return ops.residual(after, before).patch
+        return np.maximum(ops.residual(after, before).patch, _STILL)
 
     return run
 
@@ -164,7 +170,7 @@ def _blend(ops: VisionOps, m: Material) -> Run:
 
 STAGES = (
     Stage("grey image for flow", ("analysis",), _analysis, 2.0, "grey levels"),
-    Stage("patch pyramid", ("fill",), _fill, 1.0, "grey levels"),
+    Stage("patch pyramid, histogram", ("fill", "histogram"), _fill, 1.0, "grey levels"),
     Stage("residual", ("fill", "residual"), _residual, 2.0, "grey levels"),
     Stage("residual, exposure fitted", ("fill", "residual"), _exposure, 2.0, "grey levels"),
     Stage("residual of fetched patches", ("fill", "residual_at"), _residual_at, 2.0, "grey levels"),
@@ -201,7 +207,7 @@ class StageResult:
 def run_stage(stage: Stage, material: Material, ops: Ops, meter: Meter) -> StageResult:
     """One stage; what it raises is its result."""
     own = ops.own(*stage.methods)
-    name = "the host: OpenCV and NumPy" if own else ops.name
+    name = HOST if own else ops.name
     try:
         call = stage.prepare(ops.used, material)
         found = np.array(call(), np.float64)
