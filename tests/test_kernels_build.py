@@ -14,7 +14,8 @@ from config.errors import EngineFault
 from vpi_ops import kernels
 from vpi_ops.cuda import SIGNATURES
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "build-kernels"
+ROOT = Path(__file__).parents[1]
+SCRIPT, DOCS = ROOT / "scripts" / "build-kernels", ROOT / "docs" / "jetson.md"
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,21 @@ def test_every_kernel_is_built_for_every_target_without_warnings_or_spills(nvcc:
     file, said = kernels.build(nvcc, tmp_path)
     assert file == tmp_path / kernels.fatbin_name(toolkit)
     assert file.stat().st_size > 100_000
-    rows = list(runpy.run_path(str(SCRIPT))["resources"](said))
+    script = runpy.run_path(str(SCRIPT))
+    rows = list(script["resources"](said))
     machines = kernels.TARGETS[toolkit[0]].machine
     assert {row[:2] for row in rows} == {(name, machine) for name in SIGNATURES for machine in machines}
     assert [row for row in rows if row[4]] == []
     assert max(row[2] for row in rows) <= 64  # registers: four blocks of 256 threads on a multiprocessor
     assert "warning" not in said
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
+    if toolkit == (13, 0):  # the documented one
+        assert "\n".join(script["resource_table"](said)) in DOCS.read_text(encoding="utf-8")
+
+
+def test_the_documented_traffic_is_what_the_script_prints() -> None:
+    table = "\n".join(runpy.run_path(str(SCRIPT))["traffic_table"]())
+    assert table in DOCS.read_text(encoding="utf-8")
 
 
 def test_a_failed_build_leaves_nothing_and_says_why(tmp_path: Path) -> None:

@@ -172,13 +172,10 @@ __device__ inline float top_mean(const u8 *current, const u8 *reference, int pix
             count += __popc(__ballot_sync(ALL_LANES, base + lane < pixels && found[base + lane] >= higher));
         if (count >= kept) limit = higher;
     }
-    int sum = 0, above = 0;
-    for (int i = lane; i < pixels; i += 32) {
-        const bool counts = found[i] > limit;
-        sum += counts ? found[i] : 0;
-        above += counts;
-    }
-    const int total = warp_sum(sum) + (kept - warp_sum(above)) * limit;
+    int both = 0;  // the sum of those above it, at most 65280, and from bit 20 on their number: added up in one go
+    for (int i = lane; i < pixels; i += 32) both += found[i] > limit ? found[i] | 1 << 20 : 0;
+    both = warp_sum(both);
+    const int total = (both & 0xfffff) + (kept - (both >> 20)) * limit;
     __syncwarp();
     return weight * total / kept;
 }
