@@ -8,9 +8,13 @@ The release is STILLWATCH_SIM_TENSORRT; members that it lacks are absent.
 
 from tensorrt import builder, engine, kinds, network
 from tensorrt.faults import faults  # noqa: F401
-from tensorrt.release import OLD
+from tensorrt.release import OLD as _OLD
 from tensorrt.release import VERSION as __version__  # noqa: F401
 
-_ABSENT = {"IProgressMonitor", "ExecutionContextAllocationStrategy"} if OLD else set()
+_VALUES = ("float32", "float16", "bfloat16", "int32", "int64", "nptype")
+_ABSENT = ("IProgressMonitor", "ExecutionContextAllocationStrategy") if _OLD else ()
 for _part in (builder, engine, kinds, network):
-    globals().update((name, thing) for name, thing in vars(_part).items() if name[0].isalpha() and name not in _ABSENT)
+    for _name, _thing in vars(_part).items():
+        _ours = isinstance(_thing, type) and _thing.__module__.startswith("tensorrt.")
+        if (_ours or _name in _VALUES) and _name not in _ABSENT:
+            globals()[_name] = _thing

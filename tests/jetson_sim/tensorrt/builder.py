@@ -148,16 +148,16 @@ class Builder:
 
     def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None:
         if machine.current is None or not machine.current.primary:
-            self.logger.error("the builder runs without the primary CUDA context")
+            self.logger._error("the builder runs without the primary CUDA context")
             return None
         workspace = config.get_memory_pool_limit(MemoryPoolType.WORKSPACE)
         faults.workspaces.append(workspace)
         if faults.build and faults.builds > 0 and not workspace < faults.build_fits:
             faults.builds -= 1
-            self.logger.error(faults.build)
+            self.logger._error(faults.build)
             return None
         if reason := _incomplete(network, config):
-            self.logger.error(reason)
+            self.logger._error(reason)
             return None
         _report(config._monitor)
         half = next((flag.name for flag in config._flags if flag.name in ("FP16", "BF16")), None)

@@ -48,16 +48,16 @@ class Runtime:
         _context()
         plan = bytes(serialized_engine)
         if not plan.startswith(MAGIC):
-            self.logger.error("Serialization assertion magicTagRead == kMAGIC_TAG failed: Magic tag does not match")
+            self.logger._error("Serialization assertion magicTagRead == kMAGIC_TAG failed: Magic tag does not match")
             return None
         start = len(MAGIC) + 8
         size = int.from_bytes(plan[len(MAGIC) : start], "little")
         header, graph = json.loads(plan[start : start + size]), plan[start + size :]
         if header["version"] != VERSION:
-            self.logger.error("Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed")
+            self.logger._error("Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed")
             return None
         if tuple(header["capability"]) != machine.capability:
-            self.logger.error("Engine plan was built for another compute capability")
+            self.logger._error("Engine plan was built for another compute capability")
             return None
         if zlib.crc32(graph) != header["crc"]:
             raise ContractBroken("a damaged plan was given to TensorRT, which may take the process down")
@@ -145,11 +145,11 @@ class ICudaEngine:
         _context()
         if faults.contexts > 0:
             faults.contexts -= 1
-            self._logger.error("[defaultAllocator.cpp::allocate] Cuda Runtime (out of memory)")
+            self._logger._error("[defaultAllocator.cpp::allocate] Cuda Runtime (out of memory)")
             return None
         memory = machine.allocate(_SCRATCH * self.num_optimization_profiles, "device") if own_memory else None
         if own_memory and memory is None:
-            self._logger.error("[defaultAllocator.cpp::allocate] Cuda Runtime (out of memory)")
+            self._logger._error("[defaultAllocator.cpp::allocate] Cuda Runtime (out of memory)")
             return None
         return IExecutionContext(self, memory)
 
@@ -174,7 +174,7 @@ class IExecutionContext:
         """Before 10, one profile of a graph whose shapes vary belongs to one context, unless the engine shares them."""
         if self.engine._header["profiles"] and not self.engine._header["shared"]:
             if profile in self.engine._taken:
-                self.engine._logger.error(f"Profile {profile} has been chosen by another IExecutionContext")
+                self.engine._logger._error(f"Profile {profile} has been chosen by another IExecutionContext")
                 return profile == 0 and self._profile == -1
             self.engine._taken.discard(self._profile)
             self.engine._taken.add(profile)
@@ -298,7 +298,7 @@ class IExecutionContext:
         return run
 
     def _refuse(self, text: str) -> bool:
-        self.engine._logger.error(text)
+        self.engine._logger._error(text)
         return False
 
 

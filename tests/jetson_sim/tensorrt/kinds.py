@@ -73,12 +73,12 @@ class ILogger:
     Severity = _enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
 
     def __init__(self) -> None:
-        self.ready = True
+        self._ready = True
 
     def log(self, severity: Any, msg: str) -> None:
         raise NotImplementedError
 
-    def error(self, msg: str) -> None:
+    def _error(self, msg: str) -> None:
         """What TensorRT says instead of raising; exceptions of the callback are swallowed."""
         try:
             self.log(ILogger.Severity.ERROR, msg)
@@ -101,7 +101,7 @@ def initialised(thing: Any, base: type) -> None:
     """pybind11 refuses an object whose class forgot to call the base's __init__."""
     if not isinstance(thing, base):
         raise TypeError(f"incompatible function arguments: expected {base.__name__}, got {type(thing).__name__}")
-    if not getattr(thing, "ready", False):
+    if not getattr(thing, "_ready", False):
         raise TypeError(f"{type(thing).__name__}.__init__() must call {base.__name__}.__init__")
 
 
@@ -109,7 +109,7 @@ class IProgressMonitor:
     """Since 10.0."""
 
     def __init__(self) -> None:
-        self.ready = True
+        self._ready = True
 
     def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
         raise NotImplementedError

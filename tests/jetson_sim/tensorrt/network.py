@@ -127,7 +127,7 @@ class OnnxParser:
 
     def _refuse(self, text: str) -> bool:
         self._errors.append(ParserError(text))
-        self._logger.error(text)
+        self._logger._error(text)
         return False
 
 
