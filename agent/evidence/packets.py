@@ -98,4 +98,4 @@ class Restamp:
         decoded_s = self._timeline.place(pts_s if dts_s is None else dts_s)
         if dts_s is None or pts_s is None or not 0 <= pts_s - dts_s <= _LONGEST_REORDER_S:
             return decoded_s, decoded_s
-        return decoded_s, decoded_s + pts_s - dts_s
+        return decoded_s, decoded_s + (pts_s - dts_s)

@@ -36,7 +36,7 @@ class RingTap:
                 described = stream_of(stream, data)
             except (av.error.FFmpegError, ValueError) as error:
                 self._mute = True
-                log.warning("no clips of this video: its packets can't be kept", reason=str(error))
+                log.warning("the packets of this video can't be kept as they are", reason=str(error))
                 return
             self._restamp = Restamp(period_s=1 / float(stream.average_rate or _USUAL_FPS))
             self._ring.begin(self, described)
