@@ -418,6 +418,27 @@ def test_no_rows_are_no_launch(run: Kernels) -> None:
     run.warp(0, (4, 4), 8, 0, 0, 0, 0, None)
 
 
+@given(SEEDS)
+@settings(max_examples=5)
+def test_nothing_hangs_on_the_order_of_threads_and_blocks(run: Kernels, seed: int) -> None:
+    grid, patch = (5, 6), 14
+    pictures = pair(grid, patch, seed)
+
+    def everything() -> list[Array]:
+        current, reference = (made(run, grid, patch, picture) for picture in pictures)
+        exposure, residual, counts = empty((2,), np.float32), empty((30,), np.float32), empty((512,), np.float32)
+        run.exposure(address(reference.means), address(current.means), 30, address(exposure), None)
+        levels = [tuple(address(level) for level in pyramid.levels) for pyramid in (current, reference)]
+        run.residual(levels[0], levels[1], 30, patch, address(residual), None, exposure=address(exposure))
+        run.histogram(levels[0][1], 30 * 16, address(counts), None)
+        return [*current.levels, current.means, exposure, residual, counts]
+
+    forward = everything()
+    with host_module().backward():
+        for one, other in zip(forward, everything(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 # The shim itself.
 
 BAD = """
@@ -433,6 +454,11 @@ extern "C" __global__ void reversed(int *out) {
     __syncthreads();
     out[threadIdx.x] = all[blockDim.x - 1 - threadIdx.x];
 }
+extern "C" __global__ void raced(int *out) {
+    __shared__ int all[64];
+    all[threadIdx.x] = threadIdx.x;
+    out[threadIdx.x] = all[threadIdx.x / 2];
+}
 """
 
 
@@ -440,7 +466,7 @@ extern "C" __global__ void reversed(int *out) {
 def bad(tmp_path_factory: pytest.TempPathFactory) -> HostModule:
     entry = tmp_path_factory.mktemp("bad") / "bad.cu"
     entry.write_text(BAD, encoding="utf-8")
-    return HostModule(compiled(entry, ["parted", "left_out", "crossed", "unclean", "reversed"]))
+    return HostModule(compiled(entry, ["parted", "left_out", "crossed", "unclean", "reversed", "raced"]))
 
 
 @pytest.mark.parametrize(
@@ -464,6 +490,16 @@ def test_the_shims_shared_memory_is_never_clean(bad: HostModule) -> None:
     out = guarded(np.zeros(3, np.uint32))
     bad.get_function("unclean").prepare("P").prepared_async_call((3, 1), (1, 1, 1), None, address(out))
     assert (out == 0xA5A5A5A5).all()
+
+
+def test_a_missing_barrier_shows_in_the_other_order(bad: HostModule) -> None:
+    out = guarded(np.zeros(64, np.int32))
+    raced = bad.get_function("raced").prepare("P")
+    raced.prepared_async_call((1, 1), (64, 1, 1), None, address(out))
+    np.testing.assert_array_equal(out, np.arange(64) // 2)
+    with bad.backward():
+        raced.prepared_async_call((1, 1), (64, 1, 1), None, address(out))
+    assert (out != np.arange(64) // 2).any()
 
 
 def test_the_shim_refuses_arguments_of_another_size(bad: HostModule) -> None:

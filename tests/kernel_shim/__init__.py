@@ -13,7 +13,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ class HostModule:
     def get_function(self, name: str) -> HostFunction:
         """Raises AttributeError for a kernel that is not there."""
         return HostFunction(self._library, name)
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """Blocks and threads run from the last to the first: what leans on an order that nobody promised, differs."""
+        self._library.shim_backward(1)
+        try:
+            yield
+        finally:
+            self._library.shim_backward(0)
 
 
 @lru_cache
