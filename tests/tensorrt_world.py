@@ -20,15 +20,17 @@ from engines.tensorrt.encoder import TensorRtEncoder
 from vpi_ops.cuda import load
 
 STAND_INS = Path(__file__).parent / "jetson_sim"
-_OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels")
+_OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels", "simulated_libcuda")
 
 
 @dataclass
 class World:
-    """machine: the simulated device. faults: what TensorRT is to do wrong. gpu: ours, on both."""
+    """machine: the simulated device. faults, libcuda: what TensorRT and the driver are to do wrong. gpu: ours, on
+    all of them."""
 
     machine: Any
     faults: Any
+    libcuda: Any
     gpu: CudaGpu
 
 
@@ -46,8 +48,11 @@ def simulated(release: str = "10.3.0") -> Iterator[World]:
         with mock.patch.dict(os.environ, given):
             import simulated_cuda
             import tensorrt
+            from simulated_libcuda import LibCuda
 
-            yield World(simulated_cuda.machine, tensorrt.faults, CudaGpu(lambda: load().scatter_rows))
+            libcuda = LibCuda()
+            gpu = CudaGpu(lambda: load().scatter_rows, libcuda=libcuda)
+            yield World(simulated_cuda.machine, tensorrt.faults, libcuda, gpu)
     finally:
         shutil.rmtree(cache)
         sys.path.remove(str(STAND_INS))

@@ -59,6 +59,7 @@ def shared() -> Iterator[World]:
 def world(shared: World) -> Iterator[World]:
     yield shared
     shared.faults.reset()
+    shared.libcuda.refuse = shared.libcuda.launches = 0
     shared.machine.budget = 2**32
     assert not shared.machine.stack, "a context was pushed and not popped"
 
@@ -279,8 +280,8 @@ def runtime(world: World, model: Model, tmp_path_factory: pytest.TempPathFactory
 def test_a_frame_costs_one_copy_in_one_back_and_one_wait(world: World, runtime: TensorRtRuntime) -> None:
     encoder = TensorRtEncoder(runtime)
     expected = {
-        "full": (FULL, {"upload": 1, "inference": 1, "readback": 1, "sync": 1}),
-        "selective": (select(1, 2, 3), {"upload": 1, "inference": 1, "readback": 1, "sync": 1, "launch": 2}),
+        "full": (FULL, {"upload": 1, "graph": 1, "readback": 1, "sync": 1}),
+        "selective": (select(1, 2, 3), {"upload": 1, "graph": 1, "readback": 1, "sync": 1, "launch": 2}),
         "nothing": (select(), {}),
     }
     for plan, wanted in expected.values():
@@ -319,16 +320,42 @@ def test_nan_in_rows_that_are_replaced_stays_there_in_half_precision(world: Worl
     np.testing.assert_array_equal(found[1], found[3])
 
 
-def test_after_a_failure_the_next_frame_is_full(world: World, runtime: TensorRtRuntime) -> None:
-    encoder = TensorRtEncoder(runtime)
+@pytest.mark.parametrize(
+    ("graphs", "said"), [(True, "cuGraphLaunch: CUDA error 719"), (False, "refused the execution: .*simulated failure")]
+)
+def test_after_a_failure_the_next_frame_is_full(
+    world: World, runtime: TensorRtRuntime, graphs: bool, said: str
+) -> None:
+    encoder = TensorRtEncoder(runtime, graphs=graphs)
     encoder.encode(picture(1), FULL)
-    world.faults.execute = 1
-    with pytest.raises(EngineFault, match=r"refused the execution: .*simulated failure"):
+    world.faults.execute = world.libcuda.launches = 1
+    with pytest.raises(EngineFault, match=said):
         encoder.encode(picture(2), select(1))
+    world.faults.reset()
+    world.libcuda.launches = 0
     tokens = encoder.encode(picture(3), select(5))
     assert tokens.encoded == TOKENS
     np.testing.assert_array_equal(tokens.features, encoder.encode_full(picture(3)))
     encoder.close()
+
+
+def test_graphs_give_the_bits_of_queueing_and_are_done_without_where_they_fail(
+    world: World, runtime: TensorRtRuntime
+) -> None:
+    encoders = {"graphs": TensorRtEncoder(runtime), "queued": TensorRtEncoder(runtime, graphs=False)}
+    assert not runtime.notes
+    world.libcuda.refuse = 900
+    encoders["refused"] = TensorRtEncoder(runtime)
+    assert "CUDA graphs can't be used" in runtime.notes[-1] and "900" in runtime.notes[-1]
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    for name, encoder in encoders.items():
+        before = world.machine.counts["graph"]
+        plans = (FULL, select(1, 2), select(3, coarse=(8,)))
+        found[name] = [encoder.encode(picture(i), plan).features.copy() for i, plan in enumerate(plans)]
+        assert world.machine.counts["graph"] - before == (3 if name == "graphs" else 0)
+        encoder.close()
+    np.testing.assert_array_equal(found["graphs"], found["queued"])
+    np.testing.assert_array_equal(found["refused"], found["queued"])
 
 
 def test_an_encoder_works_in_whatever_thread_calls_it(world: World, runtime: TensorRtRuntime) -> None:
@@ -380,12 +407,12 @@ def test_a_gpu_that_goes_on_failing_is_given_up_and_that_is_told(
     told: list[str] = []
     encoder = FallbackEncoder(TensorRtEncoder(runtime), lambda: host(model), told.append)
     encoder.encode(picture(1), FULL)
-    world.faults.execute = PATIENCE - 1
+    world.libcuda.launches = PATIENCE - 1
     for _ in range(PATIENCE - 1):
         with pytest.raises(EngineFault):
             encoder.encode(picture(2), select(1))
     assert encoder.encode(picture(2), select(1)).encoded == TOKENS and not told, "a success ends the count"
-    world.faults.execute = 99
+    world.libcuda.launches = 99
     for _ in range(PATIENCE - 1):
         with pytest.raises(EngineFault):
             encoder.encode(picture(3), select(1))
@@ -469,11 +496,12 @@ def test_reading_before_waiting_finds_what_was_there(world: World, runtime: Tens
     with world.gpu.active():
         encoder._pre.patches(picture(1), out=encoder._pixels.views["patches"])
         encoder._gpu.upload(encoder._inputs, encoder._pixels.used, encoder._stream)
+        before = encoder._read.copy()
         encoder._full.run()
         encoder._gpu.download(encoder._read, encoder._outputs, encoder._stream)
         early = encoder._read.copy()
         encoder._stream.synchronize()
-        assert not np.array_equal(early, encoder._read)
+        assert np.array_equal(early, before) and not np.array_equal(early, encoder._read)
     encoder.close()
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import EngineFault
-from engines.tensorrt.device import Block, Stream
+from engines.tensorrt.device import Block, Replay, Stream
+from engines.tensorrt.graphs import Driver
 
 Scatter = Callable[..., None]
 """The kernel behind `Gpu.scatter_rows`, of the same parameters, stream being PyCUDA's: `Kernels.scatter_rows` of
@@ -23,16 +24,17 @@ class CudaGpu:
     (`pycuda.autoinit`) would share neither memory nor streams with them.
 
     The context is pushed for the length of a call and popped after it, in whatever thread: a thread that ends with a
-    context on its stack takes the process down. load: called in the context, gives the kernel. Raises EngineFault where
-    there is no PyCUDA, no GPU or no kernel.
+    context on its stack takes the process down. load: called in the context, gives the kernel. libcuda: as in
+    `engines.tensorrt.graphs.Driver`. Raises EngineFault where there is no PyCUDA, no GPU or no kernel.
     """
 
-    def __init__(self, load: Callable[[], Scatter]) -> None:
+    def __init__(self, load: Callable[[], Scatter], *, libcuda: str | Any = "libcuda.so.1") -> None:
         try:
             import pycuda.driver as driver
         except ImportError as error:
             raise EngineFault(f"PyCUDA can't be loaded ({error}): pip install 'stillwatch[jetson]'") from error
         self._driver: Any = driver
+        self._libcuda = libcuda
         with self._faults("CUDA can't be used"):
             driver.init()
             device = driver.Device(0)
@@ -77,6 +79,9 @@ class CudaGpu:
     def free_bytes(self) -> int:
         with self._faults("cuMemGetInfo"):
             return int(self._driver.mem_get_info()[0])
+
+    def record(self, stream: Stream, queue: Callable[[], None]) -> Replay:
+        return Driver(self._libcuda).record(stream.handle, queue)
 
     def upload(self, address: int, data: NDArray[Any], stream: Stream) -> None:
         with self._faults("copy to the GPU"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -17,6 +18,14 @@ class Stream(Protocol):
     def synchronize(self) -> None:
         """Wait until everything queued is done. Raises EngineFault when some of it has failed."""
         ...
+
+
+class Replay(Protocol):
+    """Recorded work of one stream."""
+
+    def launch(self) -> None: ...
+
+    def destroy(self) -> None: ...
 
 
 class Block(Protocol):
@@ -52,6 +61,10 @@ class Gpu(Protocol):
         ...
 
     def free_bytes(self) -> int: ...
+
+    def record(self, stream: Stream, queue: Callable[[], None]) -> Replay:
+        """Record what `queue` gives to the stream, instead of carrying it out."""
+        ...
 
     def upload(self, address: int, data: NDArray[Any], stream: Stream) -> None: ...
 

@@ -54,14 +54,15 @@ class TensorRtEncoder:
     back: one wait, and no copy of the cache. A frame with nothing to encode doesn't touch the GPU.
 
     refresh: rows that only fill up a count are spent on the tokens that were encoded longest ago; without, they are
-    masked, and nobody sees them. crossover: as in `Encoder`; more tokens than the largest row count are encoded in full
-    as well. One encoder may move between threads, but one at a time may use it.
+    masked, and nobody sees them. graphs: replay recorded CUDA graphs, where that works. crossover: as in `Encoder`; more
+    tokens than the largest row count are encoded in full as well. One encoder may move between threads, but one at a
+    time may use it.
     """
 
-    def __init__(self, runtime: TensorRtRuntime, *, refresh: bool = True) -> None:
+    def __init__(self, runtime: TensorRtRuntime, *, refresh: bool = True, graphs: bool = True) -> None:
         manifest = runtime.model.manifest
         self._runtime, self._gpu, self._manifest = runtime, runtime.gpu, manifest
-        self._refresh = refresh
+        self._refresh, self._graphs = refresh, graphs
         self.crossover = manifest.tokens
         self._pre, self.slots = Preprocessor(manifest), Slots(manifest.grid)
         self._features = np.zeros((manifest.tokens, manifest.dim), np.float32)
@@ -70,6 +71,7 @@ class TensorRtEncoder:
         self._valid = False
         self._blocks: list[tuple[str, Any, int]] = []
         self._audit: Execution | None = None
+        self._executions: list[tuple[Execution, int]] = []
         self._row_bytes = manifest.dim // manifest.heads * runtime.precision.cache_bytes
         self._tensors = manifest.layers * len(PARTS)
         with self._gpu.active():
@@ -129,6 +131,10 @@ class TensorRtEncoder:
             self._release()
 
     def _release(self) -> None:
+        while self._executions:
+            execution, own = self._executions.pop()
+            execution.close()
+            self._runtime.memory.count("scratch", -own, 0)
         while self._blocks:
             self._runtime.memory.free(*self._blocks.pop())
 
@@ -190,22 +196,33 @@ class TensorRtEncoder:
         return self._planes(self._allocate(part, self._bytes_of(rows)), rows)
 
     def _full_execution(self, cache: _Planes) -> Execution:
-        execution = self._context("encode_full", 0, None)
         rows = self._places(cache, "")
-        execution.bind({"patches": self._pixels.addresses["patches"], "features": self._outputs, **rows})
-        return execution
+        addresses = {"patches": self._pixels.addresses["patches"], "features": self._outputs, **rows}
+        return self._execution("encode_full", 0, None, addresses)
 
     def _rows_execution(self, profile: int, count: int, packed: Packed, new: int) -> _Rows:
-        execution, rows = self._context("select_rows", profile, count), self._planes(new, count)
+        rows = self._planes(new, count)
         inputs = {name: packed.addresses[name] for name in ("patches", "position", "row_bias", "cache_bias")}
         kept = self._places(self._cache, "_in") | self._places(rows, "")
-        execution.bind({**inputs, **kept, "features": self._outputs})
-        return _Rows(count, execution, packed, rows)
+        addresses = {**inputs, **kept, "features": self._outputs}
+        return _Rows(count, self._execution("select_rows", profile, count, addresses), packed, rows)
 
-    def _context(self, graph: str, profile: int, rows: int | None) -> Execution:
-        return self._runtime.engines[graph].context(
+    def _execution(self, graph: str, profile: int, rows: int | None, addresses: dict[str, int]) -> Execution:
+        engine = self._runtime.engines[graph]
+        execution = engine.context(
             profile, self._stream, scratch=self._scratch, scratch_bytes=self._scratch_bytes, rows=rows
         )
+        own = engine.own_bytes()
+        self._runtime.memory.count("scratch", own, own)
+        self._executions.append((execution, own))
+        execution.bind(addresses)
+        if self._graphs:
+            try:
+                execution.record(self._gpu)
+            except EngineFault as fault:
+                self._graphs = False
+                self._runtime.note(f"CUDA graphs can't be used, each kernel is queued by itself: {fault}")
+        return execution
 
     def _places(self, planes: _Planes, suffix: str) -> dict[str, int]:
         """Address of each tensor of keys and values."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from config.errors import EngineFault
 from engines.tensorrt.building import Log
-from engines.tensorrt.device import Stream
+from engines.tensorrt.device import Gpu, Replay, Stream
 from engines.tensorrt.releases import Release
 
 
@@ -69,12 +69,13 @@ class Engine:
         shapes = {name: tuple(self.raw.get_tensor_shape(name)) for name in self.inputs}
         for name, shape in shapes.items():
             if -1 in shape:
-                self._sure(raw.set_input_shape(name, (rows, *shape[1:])), f"shape of {name}, {rows} rows")
+                self.sure(raw.set_input_shape(name, (rows, *shape[1:])), f"shape of {name}, {rows} rows")
         if missing := raw.infer_shapes():
             raise EngineFault(f"TensorRT still lacks shapes of {', '.join(missing)}")
         return Execution(self, raw, stream)
 
-    def _sure(self, done: bool, what: str) -> None:
+    def sure(self, done: bool, what: str) -> None:
+        """Raises EngineFault with what TensorRT said unless it was done."""
         if not done:
             raise EngineFault(f"TensorRT refused the {what}: {self._log.reason('no reason given')}")
 
@@ -83,12 +84,8 @@ class Execution:
     """One context with its stream; `run` it from one thread at a time."""
 
     def __init__(self, engine: Engine, raw: Any, stream: Stream) -> None:
-        self._engine, self._raw, self.stream = engine, raw, stream
-
-    def nbytes(self, name: str) -> int:
-        """Bytes of a tensor in this profile."""
-        shape = tuple(self._raw.get_tensor_shape(name))
-        return int(np.prod(shape)) * int(self._engine.raw.get_tensor_dtype(name).itemsize)
+        self._engine, self._raw, self._stream = engine, raw, stream
+        self._recorded: Replay | None = None
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         """Where every input and output lies. Raises EngineFault when one is left out or refused."""
@@ -96,8 +93,26 @@ class Execution:
         if missing := expected ^ addresses.keys():
             raise EngineFault(f"addresses of {', '.join(sorted(missing))}: expected those of {len(expected)} tensors")
         for name, address in addresses.items():
-            self._engine._sure(self._raw.set_tensor_address(name, address), f"address of {name}")
+            self._engine.sure(self._raw.set_tensor_address(name, address), f"address of {name}")
+
+    def record(self, gpu: Gpu) -> None:
+        """Have the work as one CUDA graph from now on. It runs once before, because TensorRT prepares itself in its
+        first run, and writes to the outputs. Raises EngineFault; `run` works as before then."""
+        self._queue()
+        self._stream.synchronize()
+        self._recorded = gpu.record(self._stream, self._queue)
 
     def run(self) -> None:
         """Queue the work. Raises EngineFault."""
-        self._engine._sure(self._raw.execute_async_v3(self.stream.handle), "execution")
+        if self._recorded is None:
+            self._queue()
+        else:
+            self._recorded.launch()
+
+    def close(self) -> None:
+        if self._recorded is not None:
+            self._recorded.destroy()
+        self._recorded = self._raw = None
+
+    def _queue(self) -> None:
+        self._engine.sure(self._raw.execute_async_v3(self._stream.handle), "execution")

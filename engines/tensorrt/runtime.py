@@ -74,6 +74,11 @@ class TensorRtRuntime:
             self.notes += (refused[-1],)
         raise EngineFault(f"TensorRT {self.version} has no engine for {model.manifest.name}: {'; '.join(refused)}")
 
+    def note(self, sentence: str) -> None:
+        """Add to the notes, once."""
+        if sentence not in self.notes:
+            self.notes += (sentence,)
+
     def _open(self) -> str:
         """Engines of the present precision; the reason why there are none, else empty."""
         found = {} if self._again else {graph: self._look(graph) for graph in GRAPHS}
