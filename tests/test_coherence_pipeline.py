@@ -92,27 +92,30 @@ def test_a_passing_object_costs_its_patches_and_stays_true(vlm: TemporalVLM, enc
     first, *rest = passing(texture(2), 20)
     vlm.process(frame(first, 0))
     flows = 0
+    encoded = []
     for index, image in enumerate(rest, start=1):
         result = vlm.process(frame(image, index))
         flows += result.flow is not None
         assert result.mode is Mode.HIERARCHICAL_DIFF
-        assert 0 < result.tokens_encoded < 32
+        assert result.tokens_encoded
+        encoded.append(result.tokens_encoded)
         truth = encoder.encode_full(Stretch(SIDE).picture(image))
         assert token_cosines(result.tokens.features, truth).mean() > 0.995
         np.testing.assert_array_equal(result.accumulated[result.changed], result.tokens.features[result.changed])
+    assert np.mean(encoded) < 16
     inside_the_block = 4 * 8 + 2
     assert result.motion[inside_the_block, 0] == pytest.approx(-2, abs=0.7)
     assert 0 < result.avg_motion < 0.1
     assert flows == 5, "flow that finds nothing to fetch rests for three frames of four"
 
 
-def test_a_scene_that_has_settled_is_exact(vlm: TemporalVLM, encoder: LinearEncoder) -> None:
+def test_a_scene_that_has_settled_keeps_no_drift_worth_an_encode(vlm: TemporalVLM, encoder: LinearEncoder) -> None:
     images = passing(texture(3), 10)
     images += [images[-1]] * 12
     results = [vlm.process(frame(image, i)) for i, image in enumerate(images)]
     truth = encoder.encode_full(Stretch(SIDE).picture(images[-1]))
     assert results[-1].mode is Mode.REUSE
-    assert token_cosines(results[-1].tokens.features, truth).min() > 0.9999
+    assert token_cosines(results[-1].tokens.features, truth).min() > 1 - IN_TIME.settle_drift
 
 
 def test_after_a_linear_fade_every_patch_was_encoded_again(vlm: TemporalVLM) -> None:
@@ -202,18 +205,18 @@ def test_a_zoom_falls_back_to_full_encodes_and_stays_true(encoder: LinearEncoder
 
 
 def test_a_budget_is_met_with_coarse_tokens_that_are_refined_later(encoder: LinearEncoder) -> None:
-    settings = CoherenceSettings(flow_deadline_ms=60_000, budget_tokens=12)
+    settings = CoherenceSettings(flow_deadline_ms=60_000, budget_tokens=8)
     vlm = build(encoder, HostOps(), settings)
     before = texture(20)
     after = before.copy()
-    after[20:100, 20:150] = texture(21, (130, 80))
+    after[20:80, 20:100] = texture(21, (80, 60))
     vlm.process(frame(before, 0))
     first = vlm.process(frame(after, 1))
-    assert first.tokens_encoded <= 12
+    assert first.tokens_encoded <= 8
     assert first.reasons["coarse"] > 0
     assert first.tokens.coarse.any()
     results = [vlm.process(frame(after, 2 + i)) for i in range(16)]
-    assert max(result.tokens_encoded for result in results) <= 12
+    assert max(result.tokens_encoded for result in results) <= 8
     assert not results[-1].tokens.coarse.any()
     truth = encoder.encode_full(Stretch(SIDE).picture(after))
     assert token_cosines(results[-1].tokens.features, truth).mean() > 0.999

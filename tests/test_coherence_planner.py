@@ -31,7 +31,7 @@ def planner(chosen: CoherenceSettings | None = None, price: EncodeCosts | None =
 
 def step(plans: Planner, residual: NDArray[np.float32], movement: float = 0.1) -> EncodePlan:
     """One frame without noise: assess, plan, and say that it was carried out; changed tokens moved by `movement`."""
-    look = plans.assess(residual, NONE)
+    look = plans.assess(residual, NONE, 0.0)
     plan = plans.plan(residual, look)
     moved = np.where(look.stale, movement, 0).astype(np.float32)
     coarse = np.zeros(TOKENS, bool)
@@ -178,7 +178,7 @@ def test_costs_follow_what_is_measured() -> None:
         ("budget_tokens", 0),
         ("leave", 1.5),
         ("ema_fast", 0.95),
-        ("cut_histogram", 1),
+        ("cut_reset", 1),
         ("refresh_tokens", -1),
     ],
 )

@@ -12,7 +12,7 @@ _HORIZON = 0.01
 """Share of a frame in the running mean of error: about the last hundred count."""
 _MOST, _LEAST = 2.0, 0.5
 """Bounds of one frame's allowance, in shares of 1 − floor."""
-_FIRST_AUDIT = 60
+_FIRST_AUDIT = 30
 
 
 class FidelityControl:
@@ -51,9 +51,9 @@ class FidelityControl:
     def audited(self, expected: float, measured: float) -> None:
         """A full encode showed what error the frame really had."""
         self.staleness.audit(expected, measured)
-        self.audit_later()
+        self._gap = min(3 * self._gap, self._most_frames)
+        self._audit_in = self._gap
 
     def audit_later(self) -> None:
         """There was a full encode for another reason: it cleared all error."""
-        self._gap = min(2 * self._gap, self._most_frames)
         self._audit_in = self._gap

@@ -2,7 +2,8 @@
 
 While the camera moves the model sees a crop that is a patch smaller than the frame. Its corner follows the content, in
 whole source pixels, so that each patch shows the same piece of world, sampled in the same way. When it has slid half a
-patch it steps back by a whole one: tokens change places, and only the revealed rows and columns are new.
+patch and a little more it steps back by a whole one: tokens change places, and only the revealed rows and columns are
+new. That little keeps a camera that rests or trembles there from stepping to and fro.
 
 It begins when much of the picture changes and a translation explains that; it ends when it doesn't pay (too much is
 stale all the same: zoom, rotation, a scene in motion), or when the camera has long been at rest.
@@ -41,6 +42,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 30, 960
 """Frames until it is tried again, doubled each time."""
 _WHOLE_PX = 10
 """Source pixels from which on a patch is cut down to whole ones: the grid then steps without resampling anything."""
+_LINGER_PX = 2
+"""Source pixels beyond half a patch to which the crop slides before it steps, where the frame has room."""
 _RESTED = 300
 """Frames at rest after which the whole frame is shown again."""
 
@@ -71,7 +74,9 @@ class GridLock:
         patch = (whole - 2) / (cells + 1)  # half a patch of room on each side, and a pixel for rounding
         self._patch = np.where(patch >= _WHOLE_PX, np.floor(patch), patch)
         self._size = np.floor(self._patch * cells).astype(int)
-        self._corner = np.array(area[:2]) + (whole - self._size) // 2
+        room = (whole - self._size) // 2
+        self._corner = np.array(area[:2]) + room
+        self._reach = np.minimum(room, self._patch / 2 + _LINGER_PX)
         self._possible = bool((self._patch >= 4).all())
         self._pause = _FIRST_PAUSE
         self._wait = 0
@@ -100,7 +105,7 @@ class GridLock:
             moved = np.zeros(2)
         self._rested = self._rested + 1 if np.abs(moved).max() < _LEAST_PX else 0
         self._slid += moved
-        steps = np.rint(self._slid / self._patch).astype(int)
+        steps = np.where(np.abs(self._slid) > self._reach, np.rint(self._slid / self._patch), 0).astype(int)
         self._slid -= steps * self._patch
         camera = (float(moved[0]), float(moved[1]))
         if not steps.any():

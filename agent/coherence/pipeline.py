@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from agent.capture.frame import Frame
 from agent.coherence.accumulator import Accumulator
 from agent.coherence.costs import EncodeCosts
-from agent.coherence.cuts import CombinedCut, CutScore, token_cosines
+from agent.coherence.cuts import CutVerdict, Glance, SceneCuts, token_cosines
 from agent.coherence.drift import DriftTransfer
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.gridlock import GridLock, Slide
@@ -88,14 +88,15 @@ class TemporalVLM:
         self._tokens = encoder.grid[0] * encoder.grid[1]
         self._watch = Stopwatch(clock)
         self._motion = MotionStage(ops, deadline_s=s.flow_deadline_ms / 1e3)
-        self._cuts = CombinedCut(ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
+        self._cuts = SceneCuts(ops.histogram_distance, reset=s.cut_reset)
         self._drift = DriftTransfer(self._tokens, encoder.dim, share=s.drift_transfer)
         self._accumulator = Accumulator(ops, encoder.grid, static=s.ema_static, fast=s.ema_fast)
         self._quality = QualityWatch(self._tokens, encoder.dim)
         self._current, self._previous, self._reference = (
             ops.pyramid(encoder.grid, encoder.patch_size) for _ in range(3)
         )
-        self._features = np.zeros((self._tokens, encoder.dim), np.float32)
+        self._features, self._anchor = (np.zeros((self._tokens, encoder.dim), np.float32) for _ in range(2))
+        self._since_full = np.zeros(self._tokens, np.float32)
         self._still = np.zeros((self._tokens, 2), np.float32)
         self._moved, self._flow_rest = self._still, 0
         self._frame_size = (0, 0)
@@ -106,6 +107,7 @@ class TemporalVLM:
         self._out_of_date = 0.0
         self._last: FrameResult | None = None
         self._fresh = True
+        self._scene_began = -1
 
     @property
     def late_flows(self) -> int:
@@ -148,13 +150,14 @@ class TemporalVLM:
         if self._lock is not None:
             self._lock.reset()
         self._cuts.reset()
+        self._scene_began = -1
         self._motion.reset()
         self._encoder.reset()
 
     def tune(self, settings: CoherenceSettings) -> None:
         """Go on with other settings; nothing is forgotten. The floor of fidelity stays as it was given at first."""
         s = self.settings = replace(settings, fidelity_floor=self.settings.fidelity_floor)
-        self._cuts = CombinedCut(self._ops.histogram_distance, histogram=s.cut_histogram, features=s.cut_features)
+        self._cuts.worth_reset = s.cut_reset
         self._accumulator.keep(static=s.ema_static, fast=s.ema_fast)
         for view in (self._view, self._whole if self._view is not None else None, self._slid):
             if view is not None:
@@ -180,12 +183,12 @@ class TemporalVLM:
         residual, look = self._look(view, slide)
         coherence = None if self._fresh else self._coherence(view, slide)
         lap("cut")
-        score, tokens = self._suspect(picture)
-        if score.cut:
+        verdict, cut, tokens = self._suspect(frame.index, picture)
+        if cut and tokens is not None:
             self._forget()
             residual, look = _nothing_known(self._tokens)
         lap("flow")
-        known = not self._fresh and not score.cut
+        known = not self._fresh and tokens is None
         rested = self._flow_rest == 0
         flow = self._motion.process(frame, look.moving, view.sampler, wanted=known, dense=rested)
         camera_px = (0.0, 0.0) if slide is None else slide.camera_px
@@ -194,8 +197,8 @@ class TemporalVLM:
         backward = self._moved * look.moving[:, None]
         lap("plan")
         if tokens is not None:
-            reason = "cut" if score.cut else "suspected_cut"
-            plan = EncodePlan(Mode.SCENE_CUT_FULL if score.cut else Mode.FULL, None, reasons={reason: self._tokens})
+            reason = "cut" if cut else "suspected_cut"
+            plan = EncodePlan(Mode.SCENE_CUT_FULL if cut else Mode.FULL, None, reasons={reason: self._tokens})
         elif self._fresh:
             plan = EncodePlan(Mode.FULL, None, reasons={"first": self._tokens})
         elif slide is not None and slide.source is not None and view.planner.coarse.any():
@@ -242,8 +245,8 @@ class TemporalVLM:
             slid=None if slide is None else slide.source,
             revealed=None if slide is None else slide.revealed,
             reframed=reframed,
-            cut=score.cut,
-            cut_score=score,
+            cut=cut,
+            shot=verdict.found,
             audited=audited,
             fidelity=self.fidelity.estimate,
             coherence=coherence,
@@ -285,6 +288,7 @@ class TemporalVLM:
             for pyramid in (self._reference, self._current):  # `current` is still the frame before
                 self._ops.fetch(pyramid, source)
             self._features[...] = self._features[source]
+            self._since_full = 1 - token_cosines(self._features, self._anchor)
             self._drift.fetch(source)
             self._accumulator.fetch(source)
             self._quality.fetch(source)
@@ -302,7 +306,8 @@ class TemporalVLM:
             self._out_of_date = 0.0
             return _nothing_known(self._tokens)
         residual = self._ops.residual(self._current, self._reference).patch
-        look = view.planner.assess(residual, self._ops.moved(self._current, self._previous))
+        since_full = float(self._since_full[view.seen].sum())
+        look = view.planner.assess(residual, self._ops.moved(self._current, self._previous), since_full)
         self._out_of_date = float(look.stale[view.seen].mean())
         if slide is not None and slide.revealed is not None:
             look = replace(look, stale=look.stale | slide.revealed)
@@ -313,19 +318,21 @@ class TemporalVLM:
         counted = view.seen if slide is None or slide.revealed is None else view.seen & ~slide.revealed
         return correlation(self._current.levels[-1], self._previous.levels[-1], counted)
 
-    def _suspect(self, picture: Picture) -> tuple[CutScore, TokenMap | None]:
-        """Whether this is a cut, and the full encode that finding out has cost."""
-        encoded: list[TokenMap] = []
-
-        def encode() -> Floats:
+    def _suspect(self, index: int, picture: Picture) -> tuple[CutVerdict, bool, TokenMap | None]:
+        """What the frames in brief say of a cut, whether a new scene is known to have begun that was not known before,
+        and the full encode that a suspicion costs."""
+        verdict = self._cuts.process(index, Glance.take(self._ops, self._current))
+        tokens = None
+        cut = verdict.found is not None and self._scene_began < verdict.found.start
+        if verdict.reset:
             self._watch.lap("encode")
-            encoded.append(self._encoder.encode(picture, EncodePlan(Mode.FULL, None)))
+            tokens = self._encoder.encode(picture, EncodePlan(Mode.FULL, None))
             self._watch.lap("cut")
-            return encoded[0].features
-
-        known = None if self._fresh else self._features
-        score = self._cuts.process(self._ops.histogram(self._current), known, encode)
-        return score, encoded[0] if encoded else None
+            if not self._fresh:
+                cut |= float(token_cosines(self._features, tokens.features).mean()) < self.settings.cut_features
+        if cut:
+            self._scene_began = index
+        return verdict, cut, tokens
 
     def _fetch(self, view: View, flow: FlowField | None, backward: Floats, look: Assessment) -> Fetch | None:
         """Tokens to take over from other slots, where that saves more than the flow check costs."""
@@ -357,7 +364,7 @@ class TemporalVLM:
             view.planner.encoded(None, error, stale)
             view.warp.encoded(None)
             self._drift.reset()
-            self._features[...] = new
+            self._keep_anchor(new)
             self._fresh = False
             return
         if plan.fetch is not None:
@@ -372,19 +379,26 @@ class TemporalVLM:
         view.planner.encoded(dirty, error, stale, plan.fetch, tokens.coarse)
         view.warp.encoded(dirty)
         self._drift.apply(new, self._features)
+        self._since_full[dirty] = 1 - token_cosines(self._features[dirty], self._anchor[dirty])
 
     def _audit(self, view: View, picture: Picture) -> TokenMap:
         """A full encode besides the planned one: measures the error of what we have, and clears it."""
         expected = view.planner.expected
         tokens = self._encoder.encode(picture, EncodePlan(Mode.FULL, None))
-        error = 1 - token_cosines(self._features, tokens.features)[view.seen]
-        self.fidelity.audited(expected, float(error.mean()))
+        error = 1 - token_cosines(self._features, tokens.features)
+        self.fidelity.audited(expected, float(error[view.seen].mean()))
         self._ops.adopt(self._reference, self._current, None)
-        view.planner.encoded(None, np.zeros(0, np.float32), ~view.seen)
+        view.planner.encoded(None, error, ~view.seen)
         view.warp.encoded(None)
         self._drift.reset()
-        self._features[...] = tokens.features
+        self._keep_anchor(tokens.features)
         return tokens
+
+    def _keep_anchor(self, features: Floats) -> None:
+        """These are of a full encode, and what follows is compared with them."""
+        self._features[...] = features
+        self._anchor[...] = features
+        self._since_full[...] = 0
 
     def _forget(self) -> None:
         """Drop all temporal state but the encoder's cache, which a full encode replaces, and what the next frame is

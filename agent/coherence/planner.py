@@ -22,7 +22,7 @@ from agent.coherence.detail import Hierarchy
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
 from agent.coherence.settings import CoherenceSettings
-from agent.coherence.staleness import COARSE, FRESH
+from agent.coherence.staleness import COARSE
 from agent.coherence.warping import Fetch
 from engines.plan import EncodePlan, Mode
 
@@ -32,6 +32,9 @@ Mask = NDArray[np.bool_]
 
 _HOLD_FRAMES = 2
 """Frames for which a patch that changed keeps the lower threshold."""
+_KEPT_BACK, _KEPT = 0.12, 0.2
+"""Shares of what has changed since the last full encode (or may have, by the floor) that may be left undone, and that
+all error together may come to: a floor alone could be held for long by never updating."""
 _TURN = 64
 """Frames after which a token is twice as urgent."""
 
@@ -80,6 +83,7 @@ class Planner:
         self._travelled: Floats = np.zeros(self._tokens, np.float32)
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
+        self._differs: float = 0.0
         self.coarse: Mask = np.zeros(self._tokens, bool)
         self.expected: float = 0.0
 
@@ -95,15 +99,20 @@ class Planner:
         self._age, self._pressure = self._age[source], self._pressure[source]
         self._travelled = self._travelled[source] + np.float32(steps)
 
-    def assess(self, residual: Floats, difference: Floats) -> Assessment:
-        """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels."""
+    def assess(self, residual: Floats, difference: Floats, since_full: float) -> Assessment:
+        """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels. since_full: by
+        how much the tokens have changed since the last full encode, sum of 1 − cosine."""
         s = self.settings
         self._noise.process(difference)
         threshold = self._noise.threshold(s.residual, s.noise_factor, s.residual * s.noise_ceiling)
-        limit = np.where(self._hold > 0, np.float32(s.leave) * threshold, threshold)
+        self._ratio = ratio = residual / threshold
+        self._differs = max(since_full / self._seen_count, 1 - self._control.floor) / self._control.staleness.scale
+        kept_back = _KEPT_BACK * self._differs * self._seen_count
+        tolerated = np.float32(self._control.staleness.tolerated(ratio, 1 - self._control.floor, kept_back))
+        limit = threshold * np.where(self._hold > 0, np.float32(s.leave) * tolerated, tolerated)
         stale = residual > limit
         self._hold = np.where(stale, _HOLD_FRAMES, np.maximum(self._hold - 1, 0))
-        return Assessment(stale, difference > threshold, limit, residual / threshold)
+        return Assessment(stale, difference > threshold, limit, ratio)
 
     def plan(self, residual: Floats, assessment: Assessment, fetch: Fetch | None = None) -> EncodePlan:
         """The plan for this frame. fetch: tokens that other slots' tokens will replace."""
@@ -113,7 +122,6 @@ class Planner:
             stale[fetch.fetched] = False
         changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse)
         self._still = 0 if assessment.stale.any() else self._still + 1
-        self._ratio = assessment.ratio
         budget = self.budget
         refresh = self._to_refresh(stale, assessment.ratio)
         wanted = len(changed) + len(refresh)
@@ -157,7 +165,7 @@ class Planner:
             self._pressure[...] = 0
             self._travelled[...] = 0
             self._waiting[...] = 0
-            self.expected = FRESH
+            self.expected = self._control.staleness.fresh
         elif len(slots):
             cause = np.zeros(self._tokens, np.float32)
             cause[slots] = np.where(stale[slots], error, np.float32(0))
@@ -182,19 +190,21 @@ class Planner:
         s, control = self.settings, self._control
         expected = control.staleness.expect(ratio, self._pressure, self._travelled)
         expected[self.coarse] = np.maximum(expected[self.coarse], COARSE)
-        expected[stale] = FRESH
+        fresh = np.float32(control.staleness.fresh)
+        expected[stale] = fresh
         total = float(expected[self._seen].sum())
         settled = self._still >= s.settle_frames
-        worth = self._pressure > s.settle_drift if settled else (self._pressure > 0) | (expected > FRESH)
+        drifted = expected * np.float32(control.staleness.scale) > fresh + s.settle_drift
+        worth = drifted if settled else (self._pressure > 0) | (expected > fresh)
         worth |= self.coarse
         candidates = np.flatnonzero(self._seen & ~stale & worth)
         urgency = expected[candidates] * (1 + self._age[candidates] / _TURN)
         candidates = candidates[np.argsort(-urgency, kind="stable")]
-        gains = np.cumsum(np.maximum(expected[candidates] - np.float32(FRESH), 0))
+        gains = np.cumsum(np.maximum(expected[candidates] - fresh, 0))
         if settled:
             count = len(candidates)
         else:
-            excess = total - control.allowed * self._seen_count
+            excess = total - min(control.allowed, _KEPT * self._differs) * self._seen_count
             needed = int(np.searchsorted(gains, excess)) + 1 if excess > 0 else 0
             count = min(len(candidates), max(needed, s.refresh_tokens if self._pressure.any() else 0))
         self.expected = (total - (float(gains[count - 1]) if count else 0.0)) / self._seen_count

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.coherence.cuts import CutScore
+from agent.coherence.cuts import Cut
 from agent.coherence.quality import NOTHING_SEEN, Quality
 from engines.plan import Mode, TokenMap
 from engines.preprocess import Placement
@@ -21,9 +21,11 @@ class FrameResult:
 
     frame_index: of the frame. text: the answer to the query, None without one. mode: how the frame was handled.
     tokens_encoded: tokens that ran through the network. avg_motion: mean over tokens that see picture of motion, 0–1.
-    cut: this frame begins a new scene; cut_score: its parts. audited: besides the plan there was a full encode, whose
-    result this is. fidelity: what the fidelity of late is estimated to be, None without an estimate. coherence: C(t),
-    correlation with the frame before, -1 to 1, None where there is none. quality: ghosts and flicker of `accumulated`.
+    cut: a new scene begins with this frame, or began up to two frames ago and is known only now. shot: the new shot that
+    was found with this frame, None most of the time; its own frame lies up to two back. audited: besides the plan there
+    was a full encode, whose result this is. fidelity: what the fidelity of late is estimated to be, None without an
+    estimate. coherence: C(t), correlation with the frame before, -1 to 1, None where there is none. quality: ghosts and
+    flicker of `accumulated`.
     stages_ms: milliseconds by stage, together the whole frame.
 
     tokens: the token map before blending in time. accumulated: float32 (T, D), blended. dirty: int64 (n,), slots
@@ -61,7 +63,7 @@ class FrameResult:
     fidelity: float | None = None
     coherence: float | None = None
     quality: Quality = NOTHING_SEEN
-    cut_score: CutScore = field(default_factory=lambda: CutScore(False))
+    shot: Cut | None = None
     flow: FlowField | None = None
     fetch: NDArray[np.int64] | None = None
     reasons: Mapping[str, int] = field(default_factory=dict)

@@ -31,7 +31,8 @@ class CoherenceSettings:
     flow_rest_frames: frames that go without flow after one whose flow found nothing to fetch; the motion last seen
     stands in.
 
-    cut_histogram: Bhattacharyya distance that makes a cut suspected; cut_features: mean cosine below which it is one.
+    cut_reset: difference between neighbouring frames (score of agent.coherence.cuts) that is worth a full encode, since a
+    cut is suspected; cut_features: mean cosine below which it is one at once, without two more frames to tell.
     ema_static, ema_fast: how much of the accumulated features is kept, standing still and moving fast.
     """
 
@@ -52,7 +53,7 @@ class CoherenceSettings:
     flow_error_px: float = 1.0
     flow_deadline_ms: float = 10.0
     flow_rest_frames: int = 3
-    cut_histogram: float = 0.5
+    cut_reset: float = 0.15
     cut_features: float = 0.7
     ema_static: float = 0.9
     ema_fast: float = 0.3
@@ -78,7 +79,7 @@ class CoherenceSettings:
             ("flow_error_px", self.flow_error_px > 0, "above 0 px"),
             ("flow_deadline_ms", self.flow_deadline_ms > 0, "above 0 ms"),
             ("flow_rest_frames", self.flow_rest_frames >= 0, "0 or more"),
-            ("cut_histogram", 0 < self.cut_histogram < 1, "between 0 and 1"),
+            ("cut_reset", 0 < self.cut_reset < 1, "between 0 and 1"),
             ("cut_features", -1 < self.cut_features < 1, "between -1 and 1"),
             ("ema_static", 0 <= self.ema_static < 1, "0 or more, below 1"),
             ("ema_fast", 0 <= self.ema_fast <= self.ema_static, "0 to ema_static"),
@@ -94,7 +95,7 @@ PROFILES: Mapping[str, CoherenceSettings] = MappingProxyType(
         "webcam": CoherenceSettings(ema_static=0.98, motion_low=0.1),
         "conversation": CoherenceSettings(ema_static=0.9, motion_low=0.15),
         "sports": CoherenceSettings(ema_static=0.7, ema_fast=0.2, motion_low=0.3),
-        "movie": CoherenceSettings(cut_histogram=0.4, ema_static=0.85),
+        "movie": CoherenceSettings(cut_reset=0.12, ema_static=0.85),
         "security": CoherenceSettings(ema_static=0.98, motion_low=0.1, fidelity_floor=0.99),
     }
 )

@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-EDGES = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2], np.float32)
+EDGES = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2, 3.0], np.float32)
 """Bounds of the bins of residual ÷ threshold."""
-_START = np.array([0.001, 0.004, 0.008, 0.012, 0.02, 0.04, 0.08, 0.15, 0.3], np.float32)
+_START = np.array([0.001, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.08, 0.2], np.float32)
 _CONTEXT = np.array([0.35, 0.01], np.float32)
 """Error per unit of pressure, and per patch travelled, before anything is measured."""
-FRESH = 0.002
-"""Error of a token that was just encoded: the tokens it attends to are not all fresh."""
 COARSE = 0.08
 """Error of one token that stands for four."""
-_BIN_RATE = 0.02
+_BIN_SAMPLES, _BIN_PRIOR = 50.0, 8.0
+"""Samples that a bin's mean remembers, and how many its starting value counts for."""
 _FORGET = 0.995
 _PRIOR = 4.0
 """Weight of the starting proportions, in samples of unit pressure 0.05."""
@@ -35,6 +34,7 @@ class Staleness:
 
     def __init__(self) -> None:
         self._curve = _START.copy()
+        self._counts = np.full(len(_START), _BIN_PRIOR, np.float32)
         self._moments = np.diag(np.full(2, _PRIOR * 0.05**2, np.float64))
         self._products = self._moments @ _CONTEXT.astype(np.float64)
         self._context = _CONTEXT.copy()
@@ -47,6 +47,23 @@ class Staleness:
         error = error + self._context[0] * pressure + self._context[1] * travelled
         return np.asarray(np.minimum(error, 1), np.float32)
 
+    @property
+    def fresh(self) -> float:
+        """Error of a token that was just encoded: the tokens it attends to are not all fresh."""
+        return float(self._curve[0])
+
+    def tolerated(self, ratio: Floats, each: float, total: float) -> float:
+        """How many times the threshold a residual may reach, 1 or more: what the tokens below have changed is expected
+        to cost less than `each` a token, and `total` together. ratio: residual ÷ threshold of all tokens."""
+        first = int(np.searchsorted(EDGES, 1.0))
+        costly = np.flatnonzero(self._curve[first + 1 :] >= each)
+        most = float(EDGES[first + (costly[0] if len(costly) else len(EDGES) - first - 1)])
+        changed = np.sort(ratio[(ratio > 1) & (ratio <= most)])
+        if not len(changed):
+            return most
+        over = int(np.searchsorted(np.cumsum(self._curve[np.searchsorted(EDGES, changed)]), total, side="right"))
+        return most if over == len(changed) else max(1.0, float(changed[over]) * (1 - 1e-6))
+
     def observe(self, error: Floats, ratio: Floats, pressure: Floats, travelled: Floats) -> None:
         """Samples (n,): tokens encoded now, and 1 − cosine between what was given out for them and their new value."""
         if not len(error):
@@ -57,9 +74,9 @@ class Staleness:
         counts = np.bincount(bins, minlength=len(self._curve))
         sums = np.bincount(bins, own, minlength=len(self._curve))
         seen = counts > 0
-        rate = 1 - (1 - _BIN_RATE) ** counts[seen]
+        rate = counts[seen] / (self._counts[seen] + counts[seen])
         self._curve[seen] += (rate * (sums[seen] / counts[seen] - self._curve[seen])).astype(np.float32)
-        self._curve = np.maximum.accumulate(self._curve)
+        self._counts[seen] = np.minimum(self._counts[seen] + counts[seen], _BIN_SAMPLES)
         calm = ratio <= EDGES[0]
         if calm.any():
             x = np.stack([pressure[calm], travelled[calm]], axis=1).astype(np.float64)

@@ -32,7 +32,7 @@ class SceneCuts:
     """Hard cuts, dissolves and fades of one camera from its frames in brief.
 
     distance: Bhattacharyya, of the backend that makes the histograms. cut, gradual: score between two shots. reset:
-    score between two neighbouring frames that is worth a full encode."""
+    score between two neighbouring frames that is worth a full encode; as `worth_reset` it may change on the way."""
 
     lookahead = LOOKAHEAD
 
@@ -40,7 +40,7 @@ class SceneCuts:
         self._recent = Recent(distance)
         self._hard, self._dissolve = AdaptiveCut(least=cut), Dissolve(least=gradual)
         self._fade = Fade(distance, least=gradual)
-        self._reset = reset
+        self.worth_reset = reset
         self._reset_at = -1
 
     def reset(self) -> None:
@@ -81,7 +81,7 @@ class SceneCuts:
         """Whether the newest frame differs from the one before it, and more than is usual."""
         recent = self._recent
         step = recent.step(recent.last)
-        if step < self._reset:
+        if step < self.worth_reset:
             return False
         before = [recent.step(k) for k in range(max(recent.oldest + 1, recent.last - _RESET_WINDOW), recent.last)]
         return not before or step > _RESET_RATIO * sum(before) / len(before)
