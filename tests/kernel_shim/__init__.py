@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent
 OPTIONS = (
     *("-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-Wno-missing-field-initializers", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
-    *("-ftrivial-auto-var-init=pattern", "-include", "cuda_shim.h"),
+    *("-include", "cuda_shim.h"),
 )
 
 
