@@ -161,6 +161,7 @@ class videoSource:
 
     def _latest(self, timeout_s: float) -> NDArray[np.uint8] | None:
         orders = _orders()
+        self._size = tuple(orders.get("size", self._size))
         does = orders.get("does", "stream") if self._received >= orders.get("after", 0) else "stream"
         if does == "hang":
             while True:
