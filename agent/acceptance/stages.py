@@ -170,14 +170,14 @@ def _blend(ops: VisionOps, m: Material) -> Run:
 
 STAGES = (
     Stage("grey image for flow", ("analysis",), _analysis, 2.0, "grey levels"),
-    Stage("patch pyramid, histogram", ("fill", "histogram"), _fill, 1.0, "grey levels"),
+    Stage("patch pyramid, histogram", ("fill", "histogram"), _fill, 2.0, "grey levels"),
     Stage("residual", ("fill", "residual"), _residual, 2.0, "grey levels"),
     Stage("residual, exposure fitted", ("fill", "residual"), _exposure, 2.0, "grey levels"),
     Stage("residual of fetched patches", ("fill", "residual_at"), _residual_at, 2.0, "grey levels"),
     Stage("residual between frames", ("fill", "moved"), _moved, 2.0, "grey levels"),
     Stage("reference taken over", ("fill", "adopt", "residual"), _adopt, 2.0, "grey levels"),
     Stage("reference moved by a patch", ("fill", "fetch", "residual"), _fetch, 2.0, "grey levels"),
-    Stage("HSV histogram", ("fill", "histogram"), _histogram, 0.005, "share of the picture"),
+    Stage("HSV histogram", ("fill", "histogram"), _histogram, 0.01, "share of the picture"),
     Stage("token warp", ("warp",), _warp, 0.01, "standard deviations"),
     Stage("EMA blend", ("blend",), _blend, 0.01, "standard deviations"),
 )
