@@ -54,9 +54,9 @@ class TensorRtEncoder:
     back: one wait, and no copy of the cache. A frame with nothing to encode doesn't touch the GPU.
 
     refresh: rows that only fill up a count are spent on the tokens that were encoded longest ago; without, they are
-    masked, and nobody sees them. graphs: replay recorded CUDA graphs, where that works. crossover: as in `Encoder`; more
-    tokens than the largest row count are encoded in full as well. One encoder may move between threads, but one at a
-    time may use it.
+    masked, and nobody sees them. graphs: replay recorded CUDA graphs, where that works. crossover: as in `Encoder`;
+    more tokens than the largest row count are encoded in full as well. One encoder may move between threads, but one at
+    a time may use it.
     """
 
     def __init__(self, runtime: TensorRtRuntime, *, refresh: bool = True, graphs: bool = True) -> None:

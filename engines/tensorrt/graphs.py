@@ -22,14 +22,14 @@ class Recorded:
     """Work of one stream, ready to be queued again. The context must be current at each call."""
 
     def __init__(self, driver: Driver, ready: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:
-        self._driver, self._ready, self._stream = driver, ready, stream
+        self._calls, self._ready, self._stream = driver, ready, stream
 
     def launch(self) -> None:
         """Queue it. Raises EngineFault."""
-        self._driver.call("cuGraphLaunch", self._ready, self._stream)
+        self._calls.call("cuGraphLaunch", self._ready, self._stream)
 
     def destroy(self) -> None:
-        self._driver.call("cuGraphExecDestroy", self._ready)
+        self._calls.call("cuGraphExecDestroy", self._ready)
 
 
 class Driver:

@@ -11,6 +11,7 @@ import ast
 import builtins
 import collections
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import importlib
@@ -43,6 +44,7 @@ LIBRARIES = (
     builtins,
     collections,
     contextlib,
+    ctypes,
     fcntl,
     json,
     io.BytesIO,
