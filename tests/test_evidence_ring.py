@@ -86,7 +86,7 @@ def test_what_a_small_ring_can_not_hold_shortens_the_pre_roll_and_is_said() -> N
     filled(ring, range(200, 230), gop=10)
     (footage,) = got
     assert isinstance(footage, Footage)
-    assert footage.notes == ("the clip begins 2.9 s before, not 5 s: the packet ring holds no more",)
+    assert footage.notes == ("the clip begins 2.9 s before, not 5 s before: the packet ring holds no more",)
 
 
 def test_a_lost_connection_ends_the_clip_and_the_next_is_not_joined_to_it() -> None:
@@ -97,7 +97,7 @@ def test_a_lost_connection_ends_the_clip_and_the_next_is_not_joined_to_it() -> N
     ring.connect("again")
     (footage,) = got
     assert isinstance(footage, Footage)
-    assert footage.notes == ("the clip ends 2.0 s after, not 10 s: the camera was lost",)
+    assert footage.notes == ("the clip ends 2.0 s after, not 10 s: no more pictures came",)
     filled(ring, range(70, 80), gop=10)
     assert ring.size == 0, "a connection that was given up brings nothing any more"
     ring.begin("again", STREAM)
@@ -107,7 +107,7 @@ def test_a_lost_connection_ends_the_clip_and_the_next_is_not_joined_to_it() -> N
     (footage,) = got
     assert isinstance(footage, Footage)
     assert footage.packets[0].stamp == 80
-    assert footage.notes == ("the clip begins 1.9 s before, not 5 s: the camera gave no picture before",)
+    assert footage.notes == ("the clip begins 1.9 s before, not 5 s before: the camera gave no picture before",)
 
 
 def test_a_flood_of_alerts_makes_only_so_many_clips() -> None:

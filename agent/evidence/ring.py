@@ -20,6 +20,7 @@ _MARGIN_S = 3.0
 _SHORTER_S = 0.5
 """A pre-roll is worth a word when so much of it is missing."""
 _MAX_TAKES = 4
+_FRAMES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,8 @@ class PacketRing:
         self._keys: deque[Packet] = deque()  # the key pictures in it
         self._size = 0
         self._truncated = False
-        self._offset_s: float | None = None
+        self._frames: deque[tuple[int, float]] = deque(maxlen=_FRAMES)  # when each was captured, and when it is shown
         self._takes: list[_Take] = []
-        self._arrived = 0
 
     @property
     def fed(self) -> bool:
@@ -92,9 +92,10 @@ class PacketRing:
         """A new connection: what the one before brought can't be joined to it. Packets of any other owner are passed
         over from now on; takes that are open end here."""
         with self._lock:
-            ended = self._end("the camera was lost") if self._owner is not None else []
+            ended = self._end("no more pictures came") if self._owner is not None else []
             self._owner = owner
-            self._stream, self._offset_s, self._truncated = None, None, False
+            self._stream, self._truncated = None, False
+            self._frames.clear()
             self._drop_all()
         _hand_over(ended)
 
@@ -128,12 +129,12 @@ class PacketRing:
             if owner is not self._owner or not self._packets:
                 return
             found = next((p for p in islice(reversed(self._packets), 64) if p.stamp == stamp), self._packets[-1])
-            self._offset_s = monotonic_ns / 1e9 - found.pts_s
+            self._frames.append((monotonic_ns, found.pts_s))
 
     def end(self, owner: object) -> None:
         """The connection brings nothing more."""
         with self._lock:
-            ended = self._end("the video ended") if owner is self._owner else []
+            ended = self._end("no more pictures came") if owner is self._owner else []
         _hand_over(ended)
 
     def cut_short(self, reason: str) -> None:
@@ -146,12 +147,14 @@ class PacketRing:
         """Have the packets from `pre_s` before the frame of that moment (monotonic ns) to `post_s` after it. `done`
         gets them from the thread that brings the last of them, or from this one when there are none."""
         with self._lock:
-            if self._stream is None or self._offset_s is None:
+            if self._stream is None or not self._frames:
                 refused = NoFootage("the camera gives no packets")
             elif len(self._takes) >= _MAX_TAKES:
                 refused = NoFootage(f"{_MAX_TAKES} clips of this camera are being made")
             else:
-                at_s = at_ns / 1e9 - self._offset_s
+                # Network cameras deliver unevenly: the frame itself says where it is, the clocks would not.
+                captured_ns, shown_s = min(self._frames, key=lambda frame: abs(frame[0] - at_ns))
+                at_s = shown_s + (at_ns - captured_ns) / 1e9
                 take = _Take(at_s, pre_s, post_s, done, self._from(at_s - pre_s))
                 self._takes.append(take)
                 return
@@ -188,14 +191,15 @@ class PacketRing:
         if not take.packets or self._stream is None:
             return take.done, NoFootage(cut_short or "there was no key picture to begin with")
         start_s, end_s = take.packets[0].pts_s, take.packets[-1].pts_s
-        pre_s, post_s = max(0.0, take.at_s - start_s), max(0.0, end_s - take.at_s)
+        pre_s, post_s = take.at_s - start_s, max(0.0, end_s - take.at_s)
         notes = []
         if pre_s < take.pre_s - _SHORTER_S:
             reason = "the packet ring holds no more" if self._truncated else "the camera gave no picture before"
-            notes.append(f"the clip begins {pre_s:.1f} s before, not {take.pre_s:g} s: {reason}")
+            begins = f"{pre_s:.1f} s before" if pre_s >= 0 else f"{-pre_s:.1f} s after"
+            notes.append(f"the clip begins {begins}, not {take.pre_s:g} s before: {reason}")
         if cut_short is not None and post_s < take.post_s - _SHORTER_S:
             notes.append(f"the clip ends {post_s:.1f} s after, not {take.post_s:g} s: {cut_short}")
-        return take.done, Footage(self._stream, tuple(take.packets), max(0.0, take.at_s - start_s), tuple(notes))
+        return take.done, Footage(self._stream, tuple(take.packets), max(0.0, pre_s), tuple(notes))
 
     def _trim(self) -> None:
         """Let go of whole key-picture intervals: those older than asked for, as long as two remain, and as many as it
