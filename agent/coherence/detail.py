@@ -39,21 +39,34 @@ def allocate_tokens(
         raise ConfigError(
             f"budget_tokens: found {budget}, expected {least.sum()} or more: the minima of {len(wanted)} regions"
         )
-    given = least.astype(np.int64)
-    left = int(min(budget, most.sum()) - given.sum())
-    while left > 0:
-        open_ = np.flatnonzero(given < most)
-        share = wanted[open_]
-        share = share / share.sum() if share.sum() > 0 else np.full(len(open_), 1 / len(open_))
-        more = np.minimum(np.floor(left * share).astype(np.int64), most[open_] - given[open_])
-        if not more.any():  # less than one token each: one by one, the largest shares first
-            order = open_[np.argsort(-share, kind="stable")][:left]
-            given[order] += 1
-            left -= len(order)
-            continue
-        given[open_] += more
-        left -= int(more.sum())
-    return given
+    room = most - least
+    left = int(min(budget - least.sum(), room.sum()))
+    ideal = _in_proportion(wanted, room, left)
+    extra = np.floor(ideal + 1e-9).astype(np.int64)
+    remainders = np.where(extra < room, ideal - extra, -np.inf)
+    extra[np.argsort(-remainders, kind="stable")[: left - int(extra.sum())]] += 1
+    return np.asarray(least + extra, np.int64)
+
+
+def _in_proportion(wanted: NDArray[np.float64], room: Ints, total: int) -> NDArray[np.float64]:
+    """Fractions of tokens (n,) with the sum `total`, in proportion to what is wanted and none above its room. What
+    nobody wants any more is spread evenly."""
+    shares = np.zeros(len(wanted))
+    wanted = wanted / max(float(wanted.max(initial=0)), np.finfo(np.float64).tiny)
+    left = float(total)
+    open_ = room > 0
+    while open_.any():
+        weights = np.where(open_, wanted, 0)
+        if not weights.any():
+            weights = open_.astype(np.float64)
+        shares[open_] = left * (weights / weights.sum())[open_]
+        full = open_ & (shares >= room)
+        if not full.any():
+            break
+        shares[full] = room[full]
+        left -= float(room[full].sum())
+        open_ &= ~full
+    return shares
 
 
 class Detail(NamedTuple):
