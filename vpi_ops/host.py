@@ -189,12 +189,12 @@ def fit_exposure(reference: Floats, current: Floats) -> tuple[float, float]:
     """Gain and offset with current ≈ gain · reference + offset over patch means (T,), by least squares reweighted with
     Tukey's biweight, so that what moved has no vote. (1, 0) when the median patch changed by less than a grey level."""
     change = current - reference
-    if abs(float(np.median(change))) < EXPOSURE_FLOOR:
+    gain, offset = 1.0, _median(change)
+    if abs(offset) < EXPOSURE_FLOOR:
         return 1.0, 0.0
-    gain, offset = 1.0, float(np.median(change))
     for _ in range(3):
         error = current - gain * reference - offset
-        reach = 4.685 * max(1.4826 * float(np.median(np.abs(error))), 0.5)
+        reach = 4.685 * max(1.4826 * _median(np.abs(error)), 0.5)
         weight = np.clip(1 - (error / reach) ** 2, 0, None) ** 2
         total = float(weight.sum())
         if total < 0.1 * len(weight):
@@ -208,6 +208,12 @@ def fit_exposure(reference: Floats, current: Floats) -> tuple[float, float]:
         gain = float(np.clip((covariance + 25) / (variance + 25), 0.5, 2.0))
         offset = mean_current - gain * mean_reference
     return gain, offset
+
+
+def _median(values: Floats) -> float:
+    """The upper one of an even number: np.median spends twenty times as long on finding out what it was given."""
+    middle = len(values) // 2
+    return float(np.partition(values, middle)[middle])
 
 
 def _sides(patch: int) -> tuple[int, int]:

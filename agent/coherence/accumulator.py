@@ -16,6 +16,8 @@ Floats = NDArray[np.float32]
 
 _LEAST_SHIFT = 0.02
 """Patches a frame: below this nothing is moved, since every bilinear gather also blurs."""
+_TOGETHER = 1e-3
+"""Share of a difference that is left when blended and current features are made the same."""
 
 
 class Accumulator:
@@ -35,6 +37,7 @@ class Accumulator:
 
     def reset(self) -> None:
         self._features: Floats | None = None
+        self._apart = 1.0
 
     def fetch(self, source: NDArray[np.int64]) -> None:
         """Every slot takes over what was blended in slot `source[slot]`."""
@@ -47,18 +50,30 @@ class Accumulator:
         motion: Floats,
         replaced: NDArray[np.bool_],
         shift: Floats | None = None,
+        *,
+        steady: bool = False,
     ) -> Floats:
         """Blend one frame in; returns a view of the accumulated features (T, D), valid until the next call.
 
         motion: (T,), 0 to 1. replaced: (T,), tokens whose content changed. shift: (T, 2), (row, col) in patches to
-        where the content of each token was a frame ago; None = nothing moved.
+        where the content of each token was a frame ago; None = nothing moved. steady: features are those of the frame
+        before; what is blended comes to them, and is then left alone.
         """
         if self._features is None:
             self._features = features.copy()
+            return self._features
+        if not steady:
+            self._apart = 1.0
+        elif self._apart < _TOGETHER:
             return self._features
         if shift is not None:
             slots = np.flatnonzero(~replaced & (np.abs(shift) > _LEAST_SHIFT).any(axis=1))
             self._features[slots] = self._ops.warp(self._features, self._home[slots] + shift[slots], self._grid)
         alpha = self._static - (self._static - self._fast) * motion
-        self._ops.blend(self._features, features, np.where(replaced, np.float32(0), alpha.astype(np.float32)))
+        if steady and not replaced.any():
+            self._apart *= float(alpha.max())
+        if self._apart < _TOGETHER:
+            self._features[...] = features
+        else:
+            self._ops.blend(self._features, features, np.where(replaced, np.float32(0), alpha.astype(np.float32)))
         return self._features

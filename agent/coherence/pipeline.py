@@ -47,6 +47,9 @@ Describer = Callable[[Frame, FrameResult, str], str]
 _LEAST_FETCH = 0.05
 """Share of the grid below which fetching saves less than the consistency check of the flow costs."""
 
+_PROBED_ROWS = 64
+"""Every so many-th row is compared first: noise shows there, and the rest need not be read."""
+
 _LONG_REST = 5
 """Flow rests so many times longer after a frame that took the full encode all the same."""
 
@@ -97,8 +100,10 @@ class TemporalVLM:
         )
         self._features, self._anchor = (np.zeros((self._tokens, encoder.dim), np.float32) for _ in range(2))
         self._since_full = np.zeros(self._tokens, np.float32)
+        self._nothing = np.zeros(self._tokens, np.float32)
         self._still = np.zeros((self._tokens, 2), np.float32)
         self._moved, self._flow_rest = self._still, 0
+        self._glance: Glance | None = None
         self._frame_size = (0, 0)
         self._lock: GridLock | None = None
         self._whole: View
@@ -176,14 +181,18 @@ class TemporalVLM:
         view = self._view_of(slide)
         reframed = before is not None and (view is not before or (slide is not None and slide.entered))
         placement = view.placement if slide is None else view.placement.slid(slide.crop)
-        picture = self._pictures.picture(frame.image, crop=placement.crop)
+        still = not reframed and self._is_still(frame, placement)
+        picture = self._last.picture if still and self._last is not None else None
+        if picture is None:
+            picture = self._pictures.picture(frame.image, crop=placement.crop)
         lap("residual")
-        self._previous, self._current = self._current, self._previous
-        self._ops.fill(self._current, picture)
-        residual, look = self._look(view, slide)
-        coherence = None if self._fresh else self._coherence(view, slide)
+        if not still:
+            self._previous, self._current = self._current, self._previous
+            self._ops.fill(self._current, picture)
+        residual, look = self._look(view, slide, still)
+        coherence = None if self._fresh else 1.0 if still else self._coherence(view, slide)
         lap("cut")
-        verdict, cut, tokens = self._suspect(frame.index, picture)
+        verdict, cut, tokens = self._suspect(frame.index, picture, still)
         if cut and tokens is not None:
             self._forget()
             residual, look = _nothing_known(self._tokens)
@@ -224,7 +233,8 @@ class TemporalVLM:
         changed = look.stale if plan.fetch is None else look.stale & (plan.fetch == np.arange(self._tokens))
         share = motion_share(backward)
         shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
-        accumulated = self._accumulator.process(self._features, share, changed, shift)
+        steady = tokens.encoded == 0 and plan.fetch is None and not audited
+        accumulated = self._accumulator.process(self._features, share, changed, shift, steady=steady)
         quality = self._quality.process(accumulated, self._features, changed | look.moving, frame.monotonic_ns / 1e9)
         return FrameResult(
             frame_index=frame.index,
@@ -300,14 +310,23 @@ class TemporalVLM:
         patch = self._encoder.patch_size
         return View.of(placement, self._grid, patch, self._ops, self.settings, self.costs, self.fidelity)
 
-    def _look(self, view: View, slide: Slide | None) -> tuple[Floats, Assessment]:
-        """Residual (T,) and what is stale."""
+    def _is_still(self, frame: Frame, placement: Placement) -> bool:
+        """Whether the picture is that of the frame before, bit for bit, as that of a stopped stream is."""
+        before, last = self._motion.picture, self._last
+        if self._fresh or before is None or last is None or last.placement != placement or last.picture is None:
+            return False
+        image = frame.image
+        return np.array_equal(image[::_PROBED_ROWS], before[::_PROBED_ROWS]) and np.array_equal(image, before)
+
+    def _look(self, view: View, slide: Slide | None, still: bool) -> tuple[Floats, Assessment]:
+        """Residual (T,) and what is stale. still: the picture is that of the frame before."""
         if self._fresh:
             self._out_of_date = 0.0
             return _nothing_known(self._tokens)
         residual = self._ops.residual(self._current, self._reference).patch
         since_full = float(self._since_full[view.seen].sum())
-        look = view.planner.assess(residual, self._ops.moved(self._current, self._previous), since_full)
+        moved = self._nothing if still else self._ops.moved(self._current, self._previous)
+        look = view.planner.assess(residual, moved, since_full)
         self._out_of_date = float(look.stale[view.seen].mean())
         if slide is not None and slide.revealed is not None:
             look = replace(look, stale=look.stale | slide.revealed)
@@ -318,10 +337,12 @@ class TemporalVLM:
         counted = view.seen if slide is None or slide.revealed is None else view.seen & ~slide.revealed
         return correlation(self._current.levels[-1], self._previous.levels[-1], counted)
 
-    def _suspect(self, index: int, picture: Picture) -> tuple[CutVerdict, bool, TokenMap | None]:
+    def _suspect(self, index: int, picture: Picture, still: bool) -> tuple[CutVerdict, bool, TokenMap | None]:
         """What the frames in brief say of a cut, whether a new scene is known to have begun that was not known before,
         and the full encode that a suspicion costs."""
-        verdict = self._cuts.process(index, Glance.take(self._ops, self._current))
+        if not still or self._glance is None:
+            self._glance = Glance.take(self._ops, self._current)
+        verdict = self._cuts.process(index, self._glance)
         tokens = None
         cut = verdict.found is not None and self._scene_began < verdict.found.start
         if verdict.reset:
@@ -371,6 +392,9 @@ class TemporalVLM:
             self._ops.fetch(self._reference, plan.fetch)
             self._drift.fetch(plan.fetch)
             self._features[...] = self._features[plan.fetch]
+        if not len(dirty) and plan.fetch is None:
+            view.planner.encoded(dirty, np.zeros(0, np.float32), stale, coarse=tokens.coarse)
+            return
         before = self._features[dirty]
         error = 1 - token_cosines(before, new[dirty])
         clean = ~stale[dirty]

@@ -21,8 +21,8 @@ class FrameResult:
 
     frame_index: of the frame. text: the answer to the query, None without one. mode: how the frame was handled.
     tokens_encoded: tokens that ran through the network. avg_motion: mean over tokens that see picture of motion, 0–1.
-    cut: a new scene begins with this frame, or began up to two frames ago and is known only now. shot: the new shot that
-    was found with this frame, None most of the time; its own frame lies up to two back. audited: besides the plan there
+    cut: a new scene begins with this frame, or began up to two frames ago and is known only now. shot: the new shot
+    that was found with this frame, None mostly; its own frame lies up to two back. audited: besides the plan there
     was a full encode, whose result this is. fidelity: what the fidelity of late is estimated to be, None without an
     estimate. coherence: C(t), correlation with the frame before, -1 to 1, None where there is none. quality: ghosts and
     flicker of `accumulated`.

@@ -31,8 +31,8 @@ class CoherenceSettings:
     flow_rest_frames: frames that go without flow after one whose flow found nothing to fetch; the motion last seen
     stands in.
 
-    cut_reset: difference between neighbouring frames (score of agent.coherence.cuts) that is worth a full encode, since a
-    cut is suspected; cut_features: mean cosine below which it is one at once, without two more frames to tell.
+    cut_reset: difference between neighbouring frames (score of agent.coherence.cuts) that is worth a full encode, as
+    one is suspected; cut_features: mean cosine below which it is one at once, without two more frames to tell.
     ema_static, ema_fast: how much of the accumulated features is kept, standing still and moving fast.
     """
 

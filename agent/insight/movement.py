@@ -26,14 +26,16 @@ _WINDOW = 3
 """Side of the window in cells."""
 _LEAST_SHARE = 0.2
 """Of a window must move for its speed to count."""
-_BLUR = (0.2, 0.05)
+_BLUR = (0.5, 0.04)
 """Standard deviation of the blur of what is usual: share of the picture's width, of its height."""
 _LEAST_SPREAD = 0.15
 """Spread of speeds, at least, as a share of their mean."""
 _PRIOR = 0.02
 """Weight of what is usual all over the picture where a place has seen nothing."""
 _WAYS = 8
-_PRESENCE_PRIOR_S = 0.2
+_RAREST_WAY = 3.0
+_FIRST_S = 1.0
+_REFRESH = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,52 +72,60 @@ def movement(cells: Floats, seconds: float) -> Movement:
 class UsualMovement:
     """What moves where, how fast, and which way.
 
-    seconds: watched. sums: float32 (h, w, 3 + 8), seconds in which a cell moved, these times speed and speed², and by
-    eighth of the compass.
+    seconds: watched. sums: float32 (h, w, 3 + 8), seconds in which a cell moved, these times its speed, times the
+    square of what it was faster than the mean, and by eighth of the compass.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self.seconds = 0.0
         self.sums = np.zeros((*shape, 3 + _WAYS), np.float32)
         self._usual: tuple[Floats, Floats, Floats] | None = None
+        self._usual_s = 0.0
 
     def learn(self, seen: Movement, dt_s: float, age_s: float) -> None:
         """Take in `dt_s` seconds; beyond `age_s` seconds what is old fades."""
+        rows, cols = np.nonzero(seen.share)
+        speed = seen.speed[rows, cols]
+        mean = self.usual()[0][rows, cols]
         keep = min(1.0, age_s / (self.seconds + dt_s))
         if keep < 1:
             self.sums *= np.float32(keep)
         self.seconds = (self.seconds + dt_s) * keep
-        rows, cols = np.nonzero(seen.share)
-        speed = seen.speed[rows, cols]
         self.sums[rows, cols, 0] += dt_s
         self.sums[rows, cols, 1] += dt_s * speed
-        self.sums[rows, cols, 2] += dt_s * speed**2
+        if self._usual_s:
+            self.sums[rows, cols, 2] += dt_s * _faster(speed, mean) ** 2
         self.sums[rows, cols, 3 + _way(seen.velocity[rows, cols])] += dt_s
-        self._usual = None
 
     def surprise(self, seen: Movement) -> Floats:
-        """float32 (h, w): how much faster than usual in spreads, squared; how rare its way is, and that anything
-        moves here at all, in natural logarithms. 0 where nothing moves."""
+        """float32 (h, w): how much faster than usual, in spreads, squared, and how rare its way is, in natural
+        logarithms. 0 where nothing moves."""
         mean, spread, ways = self.usual()
         rows, cols = np.nonzero(seen.share)
-        faster = np.maximum(0, seen.speed[rows, cols] / mean[rows, cols] - 1) / spread[rows, cols]
+        faster = _faster(seen.speed[rows, cols], mean[rows, cols]) / spread[rows, cols]
         way = -np.log(ways[rows, cols, _way(seen.velocity[rows, cols])] * _WAYS)
         score = np.zeros(seen.share.shape, np.float32)
-        score[rows, cols] = faster**2 + np.clip(way, 0, 3)
+        score[rows, cols] = faster**2 + np.clip(way, 0, _RAREST_WAY)
         return score
 
     def usual(self) -> tuple[Floats, Floats, Floats]:
-        """Mean speed (h, w), its spread as a share of the mean (h, w), and share by way (h, w, 8)."""
-        if self._usual is None:
+        """Mean speed (h, w), by what share of it the faster ones are faster (h, w; root of the mean square over all),
+        share by way (h, w, 8). Brought up to date when a tenth more has been seen."""
+        if self._usual is None or self.seconds > max(_FIRST_S, _REFRESH * self._usual_s):
             height, width = self.sums.shape[:2]
-            total = self.sums.mean(axis=(0, 1))
-            blurred = _blur(self.sums, _BLUR[0] * width, _BLUR[1] * height) + np.float32(_PRIOR) * total
-            seconds = np.maximum(blurred[..., 0], 1e-6)
-            mean = np.maximum(blurred[..., 1] / seconds, 1e-3)
-            spread = np.sqrt(np.maximum(0, blurred[..., 2] / seconds / mean**2 - 1))
+            everywhere = self.sums.mean(axis=(0, 1)) + np.float32(1e-6)
+            blurred = _blur(self.sums, _BLUR[0] * width, _BLUR[1] * height) + np.float32(_PRIOR) * everywhere
+            seconds = blurred[..., 0]
+            spread = np.sqrt(blurred[..., 2] / seconds)
             ways = (blurred[..., 3:] + 0.02 * seconds[..., None]) / ((1 + 0.02 * _WAYS) * seconds[..., None])
-            self._usual = mean, np.maximum(spread, _LEAST_SPREAD), ways
+            self._usual = blurred[..., 1] / seconds, np.maximum(spread, _LEAST_SPREAD), ways
+            self._usual_s = self.seconds
         return self._usual
+
+
+def _faster(speed: Floats, mean: Floats) -> Floats:
+    """By what share of the mean something is faster than that."""
+    return np.asarray(np.maximum(0, speed / np.maximum(mean, 1e-3) - 1), np.float32)
 
 
 def _way(velocity: Floats) -> NDArray[np.int64]:

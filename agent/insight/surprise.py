@@ -55,26 +55,24 @@ class Look:
 class Normal:
     """What was seen in normal time. grid: (rows, cols) of tokens; shape: (h, w) of cells."""
 
-    def __init__(self, grid: tuple[int, int], width: int, shape: tuple[int, int], *, age_s: float = 6 * 3600.0) -> None:
-        self.memory = TokenMemory(width)
+    def __init__(self, grid: tuple[int, int], shape: tuple[int, int], *, age_s: float = 6 * 3600.0) -> None:
+        self.memory = TokenMemory(grid)
         self.usual = UsualMovement(shape)
         self._age_s = age_s
-        rows, cols = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-        self._places = np.stack([rows, cols], axis=1).astype(np.float32)
 
     def learn(self, look: Look) -> None:
-        fresh = np.flatnonzero(look.fresh)
-        self.memory.learn(look.points[fresh], self._places[fresh])
+        fresh = np.flatnonzero(look.fresh) if len(self.memory) else np.arange(len(look.points))
+        self.memory.learn(look.points[fresh], fresh)
         if look.seconds:
             self.usual.learn(look.movement(), look.seconds, self._age_s)
 
     def strangeness(self, look: Look, before: Floats | None) -> Floats:
         """float32 (T,): how far each token is from all remembered; those not fresh keep what they had `before`."""
         if before is None:
-            return self.memory.distance(look.points, self._places)
+            return self.memory.distance(look.points, np.arange(len(look.points), dtype=np.int64))
         fresh, now = np.flatnonzero(look.fresh), before.copy()
         if len(fresh):
-            now[fresh] = self.memory.distance(look.points[fresh], self._places[fresh])
+            now[fresh] = self.memory.distance(look.points[fresh], fresh)
         return now
 
 
@@ -132,7 +130,7 @@ class Judge:
                 new = keep * fetched + (1 - keep) * new
             self._carried[sense] = np.asarray(new, np.float32)
         parts = {sense: carried / np.float32(self._scale[sense]) for sense, carried in self._carried.items()}
-        return Surprise(np.asarray(sum(parts.values()), np.float32), parts)
+        return Surprise(np.add(*(parts[sense] for sense in Sense)), parts)
 
 
 def plain_scale() -> dict[Sense, float]:
@@ -152,7 +150,7 @@ def calibrate(looks: Sequence[Look], at: CellPlaces, grid: tuple[int, int]) -> d
 
 
 def learn(looks: Sequence[Look], at: CellPlaces, grid: tuple[int, int]) -> Normal:
-    normal = Normal(grid, looks[0].points.shape[1], (at.shape[0], at.shape[1]))
+    normal = Normal(grid, (at.shape[0], at.shape[1]))
     for look in looks:
         normal.learn(look)
     return normal

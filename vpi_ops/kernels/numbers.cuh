@@ -47,3 +47,13 @@ __device__ inline int warp_max(int v) {
     for (int apart = 16; apart; apart >>= 1) v = max(v, __shfl_xor_sync(ALL_LANES, v, apart));
     return v;
 }
+
+// Bytes that lie anywhere, into shared memory: whole words, neighbours by neighbours, each read once. `worker` of
+// `workers` threads; they have to meet before they read. Returns where the first byte is. No word is read that holds
+// none of the bytes wanted.
+__device__ inline const u8 *staged(const u8 *from, int bytes, unsigned *room, int worker, int workers) {
+    const int past = reinterpret_cast<size_t>(from) & 3;
+    const unsigned *words = reinterpret_cast<const unsigned *>(from - past);
+    for (int i = worker; 4 * i < past + bytes; i += workers) room[i] = words[i];
+    return reinterpret_cast<const u8 *>(room) + past;
+}

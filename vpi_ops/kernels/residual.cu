@@ -1,43 +1,59 @@
 // How far each patch is from its reference: patch pyramids, the exposure fit, the robust difference; HSV histogram.
+//
+// Pixels are bytes in threes. They are taken into shared memory as words first, each once: memory that the host has
+// mapped, where pyramids lie, is not cached by Orin's GPU (CUDA for Tegra, table 1), and a third of the loads is fewer
+// in any memory.
 #include "numbers.cuh"
 
-constexpr int LARGEST_HALF = 16, LARGEST_QUARTER = 8;  // pixels along a patch of 32 at these sizes
+constexpr int LARGEST_PATCH = 32, LARGEST_HALF = 16, LARGEST_QUARTER = 8;  // pixels along a patch at each size
+constexpr int ROW_WORDS = 3 * LARGEST_PATCH / 4 + 1;                       // of a row of a patch, at any alignment
+constexpr int HALF_WORDS = 3 * LARGEST_HALF * LARGEST_HALF / 4 + 1;
+constexpr int QUARTER_WORDS = 3 * LARGEST_QUARTER * LARGEST_QUARTER / 4 + 1;
 constexpr int MOST_TOKENS = 4096;
 constexpr int WARPS = 4;
 
-// Bilinear shrink of a square patch within itself: its grid divides its picture's, so no tap leaves it.
-__device__ inline u8 shrunk(const u8 *from, int pitch, int source, int target, int x, int y, int channel) {
+// Bilinear shrink of a square patch within itself: its grid divides its picture's, so no tap leaves it. Row y begins
+// at byte (past + y · skew) mod 4 of its words.
+__device__ inline u8 shrunk(const u8 *from, int pitch, int past, int skew, int source, int target, int x, int y,
+                            int channel) {
     const float step = static_cast<float>(source) / target;
     const float at_x = max((x + 0.5f) * step - 0.5f, 0.0f), at_y = max((y + 0.5f) * step - 0.5f, 0.0f);
     const int left = min(static_cast<int>(at_x), source - 1), top = min(static_cast<int>(at_y), source - 1);
     const int right = min(left + 1, source - 1), down = min(top + 1, source - 1);
     const float lean = at_x - left, fall = at_y - top;
-    const u8 *upper = from + top * pitch + channel, *lower = from + down * pitch + channel;
+    const u8 *upper = from + top * pitch + ((past + top * skew) & 3) + channel;
+    const u8 *lower = from + down * pitch + ((past + down * skew) & 3) + channel;
     const float above = (1 - lean) * upper[3 * left] + lean * upper[3 * right];
     const float below = (1 - lean) * lower[3 * left] + lean * lower[3 * right];
     return static_cast<u8>((1 - fall) * above + fall * below + 0.5f);
 }
 
-// A block of 64 threads a patch: 147 and 48 values at patch 14. Half and quarter are written as runs, and the quarter is
-// made from the half while that is in shared memory, so the picture is read once.
+// A block of 64 threads a patch: 147 and 48 values at patch 14. A row of the patch is staged by eight neighbours. Half
+// and quarter are written as runs, and the quarter is made from the half in shared memory.
 extern "C" __global__ void __launch_bounds__(64)
     fill(const u8 *__restrict__ picture, int cols, int patch, int half, int quarter, u8 *__restrict__ halves,
          u8 *__restrict__ quarters, float *__restrict__ means) {
+    __shared__ unsigned whole[LARGEST_PATCH * ROW_WORDS];
     __shared__ u8 fine[LARGEST_HALF * LARGEST_HALF * 3], coarse[LARGEST_QUARTER * LARGEST_QUARTER * 3];
     __shared__ int total;
     const int slot = blockIdx.y * cols + blockIdx.x;
     const int pitch = 3 * cols * patch, fines = half * half * 3, coarses = quarter * quarter * 3;
     const u8 *corner = picture + static_cast<size_t>(blockIdx.y) * patch * pitch + 3 * patch * blockIdx.x;
+    const int past = reinterpret_cast<size_t>(corner) & 3;
     if (threadIdx.x == 0) total = 0;
+    for (int row = threadIdx.x / 8; row < patch; row += 8)
+        staged(corner + row * pitch, 3 * patch, whole + row * ROW_WORDS, threadIdx.x % 8, 8);
+    __syncthreads();
     for (int i = threadIdx.x; i < fines; i += blockDim.x) {
         const int pixel = i / 3, y = pixel / half;
-        fine[i] = shrunk(corner, pitch, patch, half, pixel - y * half, y, i - 3 * pixel);
+        fine[i] = shrunk(reinterpret_cast<const u8 *>(whole), 4 * ROW_WORDS, past, pitch & 3, patch, half,
+                         pixel - y * half, y, i - 3 * pixel);
         halves[static_cast<size_t>(slot) * fines + i] = fine[i];
     }
     __syncthreads();
     for (int i = threadIdx.x; i < coarses; i += blockDim.x) {
         const int pixel = i / 3, y = pixel / quarter;
-        coarse[i] = shrunk(fine, 3 * half, half, quarter, pixel - y * quarter, y, i - 3 * pixel);
+        coarse[i] = shrunk(fine, 3 * half, 0, 0, half, quarter, pixel - y * quarter, y, i - 3 * pixel);
         quarters[static_cast<size_t>(slot) * coarses + i] = coarse[i];
     }
     __syncthreads();
@@ -180,9 +196,9 @@ __device__ inline float top_mean(const u8 *current, const u8 *reference, int pix
     return weight * total / kept;
 }
 
-// A warp a patch, four patches a block: 400 patches are 100 blocks. Lanes read neighbouring pixels, which lie packed
-// patch by patch. Branches are taken by whole warps: most patches are still and done after the peak; only loud ones
-// under an exposure change are compared a second time.
+// A warp a patch, four patches a block: 400 patches are 100 blocks. Patches lie packed one after the other, so a warp
+// stages a run. Branches are taken by whole warps: most patches are still and done after the peak; only loud ones under
+// an exposure change are compared a second time, from shared memory.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
     residual(const u8 *__restrict__ current_half, const u8 *__restrict__ current_quarter,
              const u8 *__restrict__ reference_half, const u8 *__restrict__ reference_quarter,
@@ -190,38 +206,46 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
              int half_kept, int quarter_kept, float half_weight, float quarter_weight, float peak_of_noise, float gate,
              float share, const float *__restrict__ exposure, float *__restrict__ out) {
     __shared__ u8 differences[WARPS][LARGEST_HALF * LARGEST_HALF];
-    const int warp = threadIdx.x / 32, i = blockIdx.x * WARPS + warp;
+    __shared__ unsigned halves[WARPS][2][HALF_WORDS], quarters[WARPS][2][QUARTER_WORDS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, i = blockIdx.x * WARPS + warp;
     if (i >= n) return;
     const size_t slot = slots ? slots[i] : i, source = sources ? sources[i] : i;
-    const u8 *halves[2] = {current_half + 3 * slot * half_pixels, reference_half + 3 * source * half_pixels};
-    const u8 *quarters[2] = {current_quarter + 3 * slot * quarter_pixels,
-                             reference_quarter + 3 * source * quarter_pixels};
+    const int fines = 3 * half_pixels, coarses = 3 * quarter_pixels;
+    const u8 *half = staged(current_half + slot * fines, fines, halves[warp][0], lane, 32);
+    const u8 *half_before = staged(reference_half + source * fines, fines, halves[warp][1], lane, 32);
+    const u8 *quarter = staged(current_quarter + slot * coarses, coarses, quarters[warp][0], lane, 32);
+    const u8 *quarter_before = staged(reference_quarter + source * coarses, coarses, quarters[warp][1], lane, 32);
+    __syncwarp();
     u8 *room = differences[warp];
-    const float fine = top_mean(halves[0], halves[1], half_pixels, half_kept, half_weight, peak_of_noise, 1, 0, room);
-    const float coarse = top_mean(quarters[0], quarters[1], quarter_pixels, quarter_kept, quarter_weight,
+    const float fine = top_mean(half, half_before, half_pixels, half_kept, half_weight, peak_of_noise, 1, 0, room);
+    const float coarse = top_mean(quarter, quarter_before, quarter_pixels, quarter_kept, quarter_weight,
                                   peak_of_noise, 1, 0, room);
     float patch = fmaxf(fine, coarse);
-    if (exposure && patch > gate && (exposure[0] != 1 || exposure[1] != 0)) {
-        const float fine_at = top_mean(halves[0], halves[1], half_pixels, half_kept, half_weight, peak_of_noise,
-                                       exposure[0], exposure[1], room);
-        const float coarse_at = top_mean(quarters[0], quarters[1], quarter_pixels, quarter_kept, quarter_weight,
-                                         peak_of_noise, exposure[0], exposure[1], room);
+    const float gain = exposure ? exposure[0] : 1, offset = exposure ? exposure[1] : 0;
+    if (patch > gate && (gain != 1 || offset != 0)) {
+        const float fine_at = top_mean(half, half_before, half_pixels, half_kept, half_weight, peak_of_noise, gain,
+                                       offset, room);
+        const float coarse_at = top_mean(quarter, quarter_before, quarter_pixels, quarter_kept, quarter_weight,
+                                         peak_of_noise, gain, offset, room);
         patch = fmaxf(fmaxf(fine_at, coarse_at), share * patch);
     }
-    if (threadIdx.x % 32 == 0) out[i] = patch;
+    if (lane == 0) out[i] = patch;
 }
 
 // The quarter level alone. Shape as above.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
     moved(const u8 *__restrict__ current, const u8 *__restrict__ previous, int n, int pixels, int kept, float weight,
           float peak_of_noise, float *__restrict__ out) {
-    __shared__ u8 differences[WARPS][LARGEST_HALF * LARGEST_HALF];
-    const int warp = threadIdx.x / 32, i = blockIdx.x * WARPS + warp;
+    __shared__ u8 differences[WARPS][LARGEST_QUARTER * LARGEST_QUARTER];
+    __shared__ unsigned quarters[WARPS][2][QUARTER_WORDS];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, i = blockIdx.x * WARPS + warp;
     if (i >= n) return;
     const size_t first = 3 * static_cast<size_t>(i) * pixels;
-    const float patch = top_mean(current + first, previous + first, pixels, kept, weight, peak_of_noise, 1, 0,
-                                 differences[warp]);
-    if (threadIdx.x % 32 == 0) out[i] = patch;
+    const u8 *now = staged(current + first, 3 * pixels, quarters[warp][0], lane, 32);
+    const u8 *before = staged(previous + first, 3 * pixels, quarters[warp][1], lane, 32);
+    __syncwarp();
+    const float patch = top_mean(now, before, pixels, kept, weight, peak_of_noise, 1, 0, differences[warp]);
+    if (lane == 0) out[i] = patch;
 }
 
 // Hue 0–179, saturation and value of one pixel, each an eighth: bins 0–511. Rounding as OpenCV's, in 12 bits.
@@ -241,13 +265,16 @@ __device__ inline int hsv_bin(int red, int green, int blue) {
 extern "C" __global__ void __launch_bounds__(1024)
     histogram(const u8 *__restrict__ rgb, int pixels, float *__restrict__ out) {
     __shared__ int counts[512];
+    __shared__ unsigned room[3 * 1024 / 4 + 1];
     if (threadIdx.x < 512) counts[threadIdx.x] = 0;
-    __syncthreads();
     for (int base = 0; base < pixels; base += blockDim.x) {
-        const int i = base + threadIdx.x;
-        const int bin = i < pixels ? hsv_bin(rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2]) : -1;
+        const int left = min(pixels - base, static_cast<int>(blockDim.x)), i = threadIdx.x;
+        __syncthreads();
+        const u8 *here = staged(rgb + 3 * static_cast<size_t>(base), 3 * left, room, i, blockDim.x);
+        __syncthreads();
+        const int bin = i < left ? hsv_bin(here[3 * i], here[3 * i + 1], here[3 * i + 2]) : -1;
         const unsigned alike = __match_any_sync(ALL_LANES, bin);
-        if (bin >= 0 && static_cast<int>(threadIdx.x % 32) == __ffs(alike) - 1)
+        if (bin >= 0 && i % 32 == __ffs(alike) - 1)
             atomicAdd(&counts[bin], __popc(alike));
     }
     __syncthreads();

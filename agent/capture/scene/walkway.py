@@ -25,6 +25,8 @@ WALKERS_EACH = 5
 _FAR, _NEAR = 132.0, 348.0
 """Ground lines of the walkway, units."""
 _BULK = 0.43
+_SLANT = 12.0
+"""Units of ground line that one leg of a way crosses, at most."""
 _TRACK_S = 16.0
 _INTRUDER_S = 14.0
 _IDS = 32_000
@@ -77,15 +79,16 @@ class WalkwayTimeline:
         if rng.random() < 0.35:
             return None
         start = turn * _TRACK_S + _TRACK_S * track / self._tracks + float(rng.uniform(0, 6))
-        first, last = self._line(rng), self._line(rng)
+        first = self._line(rng)
+        last = float(np.clip(first + rng.normal(0, 25), _FAR, _NEAR))
         side = 1 if rng.random() < 0.5 else -1
         life = self._life("person", start, side, first, rng, 1.0)
         x = self._edge("person", last, -side)
         speed = float(rng.uniform(*_WALK))
         if rng.random() < 0.12:
-            half = life.x + (x - life.x) * float(rng.uniform(0.3, 0.7))
-            life.go(half, (first + last) / 2, speed).stay("standing", float(rng.uniform(1, 5)))
-        actor = life.go(x, last, speed).done()
+            _goes(life, life.x + (x - life.x) * float(rng.uniform(0.3, 0.7)), (first + last) / 2, speed)
+            life.stay("standing", float(rng.uniform(1, 5)))
+        actor = _goes(life, x, last, speed).done()
         return replace(actor, id=1 + (self._first_id + 2 * (track + self._tracks * (turn % 400))) % _IDS)
 
     def _make_intruder(self, turn: int) -> Actor | None:
@@ -104,7 +107,7 @@ class WalkwayTimeline:
         walker = Life("person", start, 0, line, np.random.default_rng(0))
         walker.bulk = _BULK
         speed = float(rng.uniform(*times)) * float(np.mean(_WALK)) * walker.size / life.size
-        actor = life.go(self._edge(kind, end, -side), end, speed, action="riding").done()
+        actor = _goes(life, self._edge(kind, end, -side), end, speed, "riding").done()
         return replace(actor, id=2 + (self._first_id + 2 * turn) % _IDS)
 
     def _life(
@@ -120,6 +123,15 @@ class WalkwayTimeline:
 
     def _line(self, rng: np.random.Generator) -> float:
         return float(_FAR + (_NEAR - _FAR) * rng.beta(1.1, 1.3))
+
+
+def _goes(life: Life, x: float, y: float, speed: float, action: str = "walking") -> Life:
+    """Go there in legs so short that the way in the picture shrinks with the size: `go` keeps its speed in pixels."""
+    legs = 1 + int(abs(y - life.y) / _SLANT)
+    x0, y0 = life.x, life.y
+    for leg in range(1, legs + 1):
+        life.go(x0 + (x - x0) * leg / legs, y0 + (y - y0) * leg / legs, speed, action=action)
+    return life
 
 
 def walkway(c: Canvas, rng: np.random.Generator, light: str) -> list[Lamp]:

@@ -25,8 +25,9 @@ CAMERAS = ("static", "pan", "shake", "cut")
 class Scene:
     """A world of one camera. The same arguments and frame index give the same bytes, in any order of calls.
 
-    place: street, yard, office or walkway. light (day, dusk, night), weather (clear, rain): None lets the seed choose; it never
-    rains indoors. camera: static, pan, shake or cut (which goes on to other places). max_objects: never more at once; a walkway has four walkers for each.
+    place: street, yard, office or walkway. light (day, dusk, night), weather (clear, rain): None lets the seed choose;
+    it never rains indoors. camera: static, pan, shake or cut (which goes on to other places). max_objects: never more
+    at once; a walkway has up to five walkers for each.
     noise: sensor noise, grey levels. Raises ConfigError for a value that can't be used.
     """
 
