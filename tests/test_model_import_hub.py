@@ -99,6 +99,7 @@ def hub(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         yield start
 
 
+@pytest.mark.timeout(300)
 def test_every_command_of_the_page_runs(hub: Any, repository: Path, models: Path) -> None:
     """But for pip: what the page tells a user to type, typed."""
     page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
