@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import onnxruntime
 import structlog
 
-from config.errors import EngineFault
+from config.errors import EngineFault, StorageError
 from engines.fallback import FallbackEncoder
 from engines.manifest import Model
 from engines.plan import Encoder
@@ -73,8 +73,11 @@ def choose_encoder(
             return EncoderChoice(host, (sentence,))
     try:
         runtime = open_tensorrt(model, precision=precision, may_build=may_build, watch=watch)
-    except EngineFault as fault:
+    except (EngineFault, StorageError) as fault:
         return EncoderChoice(host, (f"TensorRT is here and can't be used: {fault}.",))
+    except (AttributeError, TypeError, RuntimeError) as error:  # what bindings raise that are not as we know them
+        log.exception("TensorRT or PyCUDA isn't as expected")
+        return EncoderChoice(host, (f"TensorRT or PyCUDA isn't as expected: {type(error).__name__}: {error}.",))
     used = f"TensorRT {runtime.version} ({runtime.precision.value}) on {runtime.gpu.name}"
     return EncoderChoice(used, runtime.notes, runtime)
 

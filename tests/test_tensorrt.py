@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tensorrt_world import World, poison_rows, simulated
 from typer.testing import CliRunner
 
 from agent import models
+from agent.coherence.memory import by_part
 from agent.notify import extend_start
 from agent.runtimes import choose_encoder
 from config.errors import EngineFault
@@ -153,6 +155,9 @@ def test_half_precision_that_strays_is_refused_with_numbers_and_float32_taken(
     world.faults.stray, world.faults.stray_only = 1.0, "FP16"
     runtime = TensorRtRuntime(model, world.gpu)
     assert runtime.precision is Precision.FP32
+    assert runtime.memory.parts()["weights"].allocated == sum(
+        len(one.plan or b"") for one in map(runtime._look, runtime.engines)
+    )
     assert "fp16: outputs stray from ONNX Runtime's" in runtime.notes[0] and "NOT cosine ≥ 0.999" in runtime.notes[0]
     steps: list[str] = []
     later = TensorRtRuntime(model, world.gpu, watch=Watch(lambda step, done: steps.append(step)))
@@ -246,6 +251,7 @@ def test_two_builders_of_one_model_take_turns(world: World, model: Model, folder
     for thread in run:
         thread.join()
     assert len(made) == 2 and most == 1
+    assert sorted(len(one.notes) for one in made) == [0, 0]
 
 
 def test_precisions_are_what_device_and_release_can_do() -> None:
@@ -375,6 +381,7 @@ def test_memory_is_told_by_part_and_given_back(world: World, runtime: TensorRtRu
     parts = runtime.memory.parts()
     assert parts["cache"].allocated == encoder.cache_bytes == 2 * SIZE.layers * TOKENS * SIZE.dim * 2
     assert set(parts) == {"weights", "scratch", "cache", "rows", "inputs", "outputs"}
+    assert by_part({"camera": encoder})["camera"] > encoder.cache_bytes
     own = [usage for part, usage in parts.items() if part != "weights"]
     assert sum(usage.allocated for usage in own) <= world.machine.used - before
     encoder.encode_full(picture(1))
@@ -435,6 +442,25 @@ def test_each_missing_part_is_named_with_what_brings_it(model: Model, folder: Pa
 def test_an_engine_that_was_not_built_yet_is_said_with_the_command(world: World, model: Model, folder: Path) -> None:
     choice = choose_encoder(model, has=lambda name: True, may_build=False)
     assert "not built yet" in choice.not_taken[0] and "`stillwatch model build random`" in choice.not_taken[0]
+
+
+def test_a_place_that_cannot_be_written_costs_speed_only(
+    world: World, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STILLWATCH_ENGINES", str(tmp_path / "file"))
+    choice = choose_encoder(model, has=lambda name: True)
+    assert choice.runtime is None and "can't be written" in choice.not_taken[0]
+
+
+def test_bindings_that_are_not_as_we_know_them_cost_speed_only(
+    world: World, model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorrt as trt
+
+    monkeypatch.delattr(trt.IBuilderConfig, "set_memory_pool_limit")
+    choice = choose_encoder(model, has=lambda name: True)
+    assert choice.runtime is None and "AttributeError" in choice.not_taken[0]
 
 
 def test_model_build_builds_verifies_and_reports(world: World, model: Model, folder: Path) -> None:
@@ -529,8 +555,6 @@ def test_no_module_of_a_jetson_is_imported_by_ours() -> None:
         "import engines.tensorrt.runtime, engines.tensorrt.encoder, engines.tensorrt.cuda, agent.runtimes, sys; "
         "print([m for m in ('tensorrt', 'pycuda', 'vpi') if m in sys.modules])"
     )
-    import subprocess
-
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=os.environ, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -59,6 +59,7 @@ class TensorRtRuntime:
         self.notes: tuple[str, ...] = ()
         self.checks: tuple[dict[str, Any], ...] = ()
         self.engines: dict[str, Engine] = {}
+        self._plan_bytes = 0
         self._log = Log(trt)
         self._watch = watch or Watch()
         self._may_build, self._again = may_build, again
@@ -104,6 +105,8 @@ class TensorRtRuntime:
     def _build(self) -> str:
         """Build, verify and install; the reason of a refusal, else empty. Raises EngineFault."""
         with enginefile.locked(self.folder):
+            if not self._again and all(self._look(graph).plan for graph in GRAPHS):
+                return self._open()  # somebody else has built them meanwhile
             timings = self.folder / f"timings-{self.version}-{self._capability}.cache"
             measured = timings.read_bytes() if timings.is_file() else b""
             plans = {}
@@ -135,13 +138,17 @@ class TensorRtRuntime:
         self.checks = tuple(asdict(check) for check in checks)
         strayed = [str(check) for check in checks if not check.passed]
         if strayed:
-            self.engines = {}
+            self._load({})
         return f"outputs stray from ONNX Runtime's: {'; '.join(strayed)}" if strayed else ""
 
     def _load(self, plans: dict[str, bytes]) -> None:
+        """Have these engines in the place of those that were there."""
         before = self.gpu.free_bytes()
+        self.engines = {}
         self.engines = {graph: Engine(self._trt, plan, self.release, self._log) for graph, plan in plans.items()}
-        self.memory.count("weights", sum(map(len, plans.values())), before - self.gpu.free_bytes())
+        size = sum(map(len, plans.values()))
+        self.memory.count("weights", size - self._plan_bytes, before - self.gpu.free_bytes())
+        self._plan_bytes = size
 
     def _look(self, graph: str) -> Found:
         return enginefile.look(self._file(graph), self._identity(graph))
