@@ -194,3 +194,14 @@ def test_a_budget_below_the_refresh_is_refused() -> None:
 
 def test_profiles_hold() -> None:
     assert set(PROFILES) == {"general", "webcam", "conversation", "sports", "movie", "security"}
+
+
+def test_where_most_of_what_is_kept_is_wrong_the_full_encode_is_taken_whatever_it_costs() -> None:
+    cheap = EncodeCosts.of({1: 0.01, TOKENS - 1: 1.0, TOKENS: 9.0})
+    residual = NONE.copy()
+    residual[: int(0.75 * TOKENS)] = 50
+    assert step(planner(price=cheap), residual).mode is Mode.HIERARCHICAL_DIFF
+    residual[: int(0.85 * TOKENS)] = 50
+    plan = step(planner(price=cheap), residual)
+    assert plan.mode is Mode.FULL
+    assert plan.reasons["warp_error"] == int(0.85 * TOKENS)

@@ -17,7 +17,7 @@ Slots = NDArray[np.int64]
 
 _SHARPNESS = 5.0
 """Weight of a refreshed token falls to 1/e of that of an equal one at a cosine of 0.8."""
-_WORTH = 0.01
+_WORTH = 0.04
 """Squared movement, in shares of squared features, from which on it is worth passing on. Towers that were trained on
 partial encodes stay below."""
 _DOUBT = 0.2

@@ -21,6 +21,7 @@ from agent.coherence.costs import EncodeCosts
 from agent.coherence.detail import Hierarchy
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
+from agent.coherence.quality.correlation import WARP_ERROR_LIMIT, warp_error
 from agent.coherence.settings import CoherenceSettings
 from agent.coherence.staleness import COARSE
 from agent.coherence.warping import Fetch
@@ -126,6 +127,8 @@ class Planner:
         refresh = self._to_refresh(stale, assessment.ratio)
         wanted = len(changed) + len(refresh)
         may_be_full = budget >= self._tokens
+        if may_be_full and warp_error(stale, self._seen) > WARP_ERROR_LIMIT:
+            return EncodePlan(Mode.FULL, None, reasons=_counts(warp_error=len(changed), refresh=len(refresh)))
         if may_be_full and wanted and self._costs.ms(wanted) >= s.full_above * self._costs.full_ms:
             return EncodePlan(Mode.FULL, None, reasons=_counts(changed=len(changed), refresh=len(refresh)))
         cells: Slots | None = None
