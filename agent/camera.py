@@ -13,6 +13,7 @@ from agent.capture.frame import Frame
 from agent.capture.ring import Ring
 from agent.capture.source import FrameSource
 from agent.capture.worker import CaptureState, CaptureWorker, Phase
+from agent.evidence.ring import PacketRing
 from agent.power.policy import Rung
 from agent.reporting import CameraReporter
 from agent.watching import CameraWatch
@@ -23,8 +24,9 @@ log = structlog.get_logger()
 class Camera:
     """Runs from `start` until its source ends or fails for good, or `stop`. The frame loop has a thread of its own.
 
-    retry: connect again when the source is lost. on_available: called when frames begin and when they stop. enabled:
-    may be set from any thread; frames of a camera that is not enabled are dropped.
+    retry: connect again when the source is lost. packets: what the source fills besides. on_available: called when
+    frames begin and when they stop. enabled: may be set from any thread; frames of a camera that is not enabled are
+    dropped.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Camera:
         reporter: CameraReporter,
         *,
         retry: bool,
+        packets: PacketRing | None = None,
         on_available: Callable[[str, bool], None] = lambda _camera, _available: None,
     ) -> None:
         self.name = name
@@ -45,7 +48,7 @@ class Camera:
         self._share, self._due = 1.0, 0.0
         self._skipped: Frame | None = None
         self._latest: tuple[float, Frame] | None = None
-        self._ring = Ring(3)
+        self._ring, self._packets = Ring(3), packets
         self._worker = CaptureWorker(
             open_source,
             self._ring,
@@ -60,7 +63,7 @@ class Camera:
     def holdings(self) -> dict[str, object]:
         """What holds this camera's memory, by part, for `agent.coherence.memory.by_part`."""
         held = self.watch.holdings
-        return {**held, "frames": (held["frames"], self._ring)}
+        return {**held, "frames": (held["frames"], self._ring), "clips": self._packets}
 
     @property
     def done(self) -> bool:

@@ -29,6 +29,7 @@ _FRESH_S = 10.0
 _NEXT_FRAME_S = 5.0
 _LONGEST_MUTE_S = 7 * 86400.0
 _USUAL_MUTE_S = 3600.0
+_LONGEST_TEXT = 1000
 _ALERTS = ("anomaly", "rule")
 
 
@@ -80,6 +81,8 @@ class CameraCommands:
         """`camera`, `text` → an alert like any other, picture and clip included, marked as a test; its id."""
         camera = self._camera(command, "camera", "text")
         text = command.text("text", "This is a test.")
+        if len(text) > _LONGEST_TEXT:
+            raise CommandError(f"test-alert: expected at most {_LONGEST_TEXT} characters for 'text', found {len(text)}")
         return {"camera": camera.name, "id": camera.reporter.test(_fresh(camera, command), text)}
 
     def mute(self, command: Command) -> Mapping[str, JsonValue]:

@@ -284,6 +284,7 @@ class Daemon:
             watch,
             reporter,
             retry=self._options.retry and _may_come_back(camera.source),
+            packets=ring,
             on_available=self._set_available,
         )
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import av
 import pytest
-from capture_media import textured, write_clip
 from mqtt_world import Subscriber, needs_mosquitto, until
 
 from agent.daemon import Daemon, RunOptions
@@ -97,34 +96,3 @@ def test_what_people_may_ask_of_a_running_agent(tmp_path: Path) -> None:
         exported = person.ask("baseline", action="export")["result"]["file"]
         assert (tmp_path / exported).stat().st_size > 1000
         assert person.ask("baseline", action="reset")["ok"]
-
-
-@pytest.mark.parametrize(
-    ("command", "arguments", "says"),
-    [
-        ("snapshot", {"camera": "back"}, "no camera 'back'; known: front"),
-        ("snapshot", {"size": 3}, "unknown argument 'size'"),
-        ("mute", {"for_s": -1}, "0 to 604800 seconds"),
-        ("mute", {"for_s": True}, "found True"),
-        ("acknowledge", {"id": "1"}, "no alert '1'"),
-        ("feedback", {"id": "1", "verdict": "normal"}, "no alert '1'"),
-        ("feedback", {"id": "1", "verdict": "nice"}, "expected 'normal'"),
-        ("baseline", {"action": "eat"}, "expected 'reset' or 'export'"),
-        ("test-alert", {"text": 5}, "expected a text for 'text'"),
-    ],
-)
-def test_a_command_that_can_not_be_done_says_why(
-    tmp_path: Path, command: str, arguments: dict[str, Any], says: str
-) -> None:
-    from agent.commanding import CameraCommands
-    from agent.mqtt.commands import Command, CommandError
-
-    daemon = Daemon(
-        Settings(device=Device(id="box"), events=Events(dir=tmp_path), cameras={"front": Camera(source="scene:yard")})
-    )
-    try:
-        commands = CameraCommands(daemon.cameras, daemon._book, daemon._archive, tmp_path, {})
-        with pytest.raises(CommandError, match=says):
-            commands.handlers[command](Command(command, arguments))
-    finally:
-        daemon.close()

@@ -51,7 +51,7 @@ def test_a_clip_begins_at_a_key_picture_and_has_what_was_held(
 ) -> None:
     ring = opened(pre / FPS, max_bytes)
     filled(ring, range(at + 1), gop=gop)
-    assert ring.size <= max_bytes
+    assert ring.nbytes <= max_bytes
     got = taken(ring, at, pre / FPS, post / FPS)
     filled(ring, range(at + 1, at + post + 200), gop=gop)
     ring.end("camera")
@@ -99,7 +99,7 @@ def test_a_lost_connection_ends_the_clip_and_the_next_is_not_joined_to_it() -> N
     assert isinstance(footage, Footage)
     assert footage.notes == ("the clip ends 2.0 s after, not 10 s: no more pictures came",)
     filled(ring, range(70, 80), gop=10)
-    assert ring.size == 0, "a connection that was given up brings nothing any more"
+    assert ring.nbytes == 0, "a connection that was given up brings nothing any more"
     ring.begin("again", STREAM)
     filled(ring, range(80, 100), gop=10, owner="again")
     got = taken(ring, 99, 5.0, 0.0)

@@ -84,8 +84,8 @@ class PacketRing:
         return self._stream is not None
 
     @property
-    def size(self) -> int:
-        """Bytes held."""
+    def nbytes(self) -> int:
+        """Bytes held, without those of the takes."""
         return self._size
 
     def connect(self, owner: object) -> None:
