@@ -80,7 +80,7 @@ def test_a_plain_machine_is_accepted_and_every_stage_is_told_to_be_its_own(tmp_p
     Board(tmp_path / "sys")
     report = accept(soak_s=2, each_s=0.01, root=tmp_path)
     assert report["passed"], report["failures"]
-    assert set(report["own"]) == {*(stage.name for stage in STAGES), "flow", "encoder", "words"}
+    assert set(report["own"]) == {*(stage.name for stage in STAGES), "capture", "flow", "encoder", "words"}
     assert all(stage["difference"] is None for stage in report["stages"])
     assert all(stage["watts"] == pytest.approx(15.2) for stage in report["stages"])
     assert report["flow"]["found"]["moving_px"] < report["flow"]["no_motion"]["moving_px"]

@@ -40,23 +40,24 @@ class Meter:
         for _ in range(_WARM_UP):
             call()
         spent: list[float] = []
-        with self._sampling() as watts:
+        with self.sampling() as watts:
             end = time.perf_counter() + self._seconds
             while len(spent) < _LEAST_CALLS or time.perf_counter() < end:
                 start = time.perf_counter()
                 call()
                 spent.append(1e3 * (time.perf_counter() - start))
         median, p95 = np.percentile(spent, (50, 95))
-        return Cost(len(spent), round(float(median), 3), round(float(p95), 3), _mean(watts))
+        return Cost(len(spent), round(float(median), 3), round(float(p95), 3), self.mean(watts))
 
     def idle_watts(self) -> float | None:
         """Power while we do nothing."""
-        with self._sampling() as watts:
+        with self.sampling() as watts:
             time.sleep(self._seconds)
-        return _mean(watts)
+        return self.mean(watts)
 
     @contextmanager
-    def _sampling(self) -> Iterator[list[float]]:
+    def sampling(self) -> Iterator[list[float]]:
+        """The power of the board in watts, ten times a second while inside; nothing where nothing measures it."""
         watts: list[float] = []
         if not self.measures_power:
             yield watts
@@ -79,6 +80,6 @@ class Meter:
             done.set()
             thread.join()
 
-
-def _mean(watts: list[float]) -> float | None:
-    return round(fmean(watts), 2) if watts else None
+    @staticmethod
+    def mean(watts: list[float]) -> float | None:
+        return round(fmean(watts), 2) if watts else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent import __version__
 from agent.acceptance.backends import backends
+from agent.acceptance.capturing import CaptureResult, capture_result
 from agent.acceptance.encoding import EncoderResult, encoder_result, words_result
 from agent.acceptance.flow import FlowResult, flow_errors
 from agent.acceptance.meter import Meter
@@ -40,6 +41,8 @@ def accept(
     used, material = backends(loaded, progress), Material.of(loaded.manifest)
     progress("power at rest")
     idle = meter.idle_watts()
+    progress("capture")
+    capture = capture_result(meter)
     stages = []
     for stage in STAGES:
         progress(stage.name)
@@ -51,7 +54,13 @@ def accept(
     progress("words")
     words = words_result(used, material)
     soaked = soak(model, soak_s, sysfs=root / "sys", progress=progress)
-    failures = [*_stage_failures(stages), *_flow_failures(flow), *_encoder_failures(encoder), *soaked.failures]
+    failures = [
+        *_capture_failures(capture),
+        *_stage_failures(stages),
+        *_flow_failures(flow),
+        *_encoder_failures(encoder),
+        *soaked.failures,
+    ]
     board = read_board(root)
     return {
         "v": 1,
@@ -69,22 +78,35 @@ def accept(
         "model": loaded.manifest.name,
         "sensors": str(sensors),
         "idle_watts": idle,
+        "capture": capture.as_json(),
         "stages": [stage.as_json() for stage in stages],
         "flow": flow.as_json(),
         "encoder": encoder.as_json(),
         "words": words,
         "soak": soaked.as_json(),
-        "not_taken": [*used.ops.not_taken, *used.encoders.not_taken],
-        "own": _own(stages, flow, encoder, words),
+        "not_taken": [*([capture.why] if capture.why else []), *used.ops.not_taken, *used.encoders.not_taken],
+        "own": _own(capture, stages, flow, encoder, words),
         "failures": failures,
         "passed": not failures,
     }
 
 
-def _own(stages: list[StageResult], flow: FlowResult, encoder: EncoderResult, words: dict[str, Any]) -> list[str]:
+def _own(
+    capture: CaptureResult, stages: list[StageResult], flow: FlowResult, encoder: EncoderResult, words: dict[str, Any]
+) -> list[str]:
     """Names of what is the host's own, and so compared with nothing."""
-    others = {"flow": flow.own, "encoder": encoder.own, "words": bool(words["own"])}
+    others = {"capture": capture.own, "flow": flow.own, "encoder": encoder.own, "words": bool(words["own"])}
     return [*(stage.stage for stage in stages if stage.own), *(name for name, own in others.items() if own)]
+
+
+def _capture_failures(capture: CaptureResult) -> list[str]:
+    if capture.passed:
+        return []
+    found = f"{capture.frames} of {capture.clip_frames} frames"
+    if capture.difference is not None:
+        order = "in order" if capture.in_order else "out of order"
+        found += f", {order}, that differ by {capture.difference:g} grey levels from libav's; expected 8 or less"
+    return [f"capture by {capture.runs_on}: {capture.fault or found}"]
 
 
 def _stage_failures(stages: list[StageResult]) -> list[str]:
@@ -130,6 +152,10 @@ def lines(report: dict[str, Any]) -> list[str]:
         out.append(f"L4T {machine['l4t']}, JetPack {machine['jetpack'] or 'unknown'}")
     out.append(f"sensors: {report['sensors']}" + _watts(report["idle_watts"], " W at rest"))
     out.append("")
+    capture = report["capture"]
+    came = f"{capture['frames']} of {capture['clip_frames']} frames"
+    said = "host's own" if capture["own"] else capture["fault"] or f"{came}, differ by {capture['difference']}"
+    out.append(_line("capture", capture["ms"], capture["host_ms"], capture["watts"], said))
     for stage in report["stages"]:
         out.append(_line(stage["stage"], stage["ms"], stage["host_ms"], stage["watts"], _difference(stage)))
     found = flow["found"]

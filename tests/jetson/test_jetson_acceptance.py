@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent.acceptance.backends import Backends, backends
+from agent.acceptance.capturing import capture_result
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
@@ -46,6 +47,13 @@ def test_a_stage_is_compared_and_agrees_or_is_told_to_be_the_host_s(
     assert result.fault is None
     assert result.own == (stage.name in OWN) == (result.runs_on == HOST)
     assert result.own or result.passed, f"differs by {result.difference} {result.unit}"
+
+
+def test_captured_frames_are_those_of_the_clip_in_order(jetson: Any, meter: Meter) -> None:
+    result = capture_result(meter)
+    assert not result.own and result.runs_on.startswith("jetson-utils")
+    assert result.passed and result.in_order, result
+    assert result.frames > 1 and result.host_ms is not None
 
 
 def test_the_flow_engine_is_measured_against_the_truth_and_the_host(found: Backends, meter: Meter) -> None:
