@@ -22,8 +22,14 @@ CELL_PX = 4
 """Side of a cell in analysis pixels."""
 _STILL_PX = 0.35
 """Flow, analysis pixels a frame, below which it is noise."""
-_WINDOW = 3
-"""Side of the window in cells."""
+_WINDOWS = (3, 5, 7, 9)
+"""Sides of the windows in cells."""
+_WINDOW_S = 1.7
+"""A window is as wide as what moves there usually goes in so long. Whatever walks goes about its own height in that
+time, near or far, so speed tells how large things are at a place: a near walker's foot is not taken for something small
+and fast."""
+_WHOLE = 0.5
+"""Of a window must move to count in full: less is a foot, or the seam of two things."""
 _LEAST_SHARE = 0.2
 """Of a window must move for its speed to count."""
 _BLUR = (0.5, 0.04)
@@ -61,9 +67,17 @@ def cells_of_flow(flow: FlowField) -> Floats:
     return np.asarray(cv2.resize(stacked, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def movement(cells: Floats, seconds: float) -> Movement:
-    """Movement from `cells_of_flow`, over `seconds` between the two frames."""
-    window = cv2.boxFilter(cells, -1, (_WINDOW, _WINDOW), borderType=cv2.BORDER_CONSTANT)
+def movement(cells: Floats, seconds: float, windows: NDArray[np.int64] | None = None) -> Movement:
+    """Movement from `cells_of_flow`, over `seconds` between the two frames. windows: (h, w), the side of the window at
+    each place, the smallest everywhere when not given."""
+    window = np.empty_like(cells)
+    for side in _WINDOWS[:1] if windows is None else np.unique(windows):
+        means = cv2.boxFilter(cells, -1, (int(side), int(side)), borderType=cv2.BORDER_CONSTANT)
+        if windows is None:
+            window = np.asarray(means, np.float32)
+        else:
+            here = windows == side
+            window[here] = means[here]
     share = np.where(window[..., 0] >= _LEAST_SHARE, window[..., 0], 0).astype(np.float32)
     scale = (share > 0) / np.maximum(window[..., 0], 1e-6) / -seconds
     return Movement(share, np.asarray(window[..., 1:] * scale[..., None], np.float32))
@@ -105,8 +119,14 @@ class UsualMovement:
         faster = _faster(seen.speed[rows, cols], mean[rows, cols]) / spread[rows, cols]
         way = -np.log(ways[rows, cols, _way(seen.velocity[rows, cols])] * _WAYS)
         score = np.zeros(seen.share.shape, np.float32)
-        score[rows, cols] = faster**2 + np.clip(way, 0, _RAREST_WAY)
+        whole = np.minimum(1, seen.share[rows, cols] / _WHOLE)
+        score[rows, cols] = whole**2 * (faster**2 + np.clip(way, 0, _RAREST_WAY))
         return score
+
+    def windows(self) -> NDArray[np.int64]:
+        """(h, w): how large the window of `movement` should be, by how fast things go here."""
+        cells = self.usual()[0] * (_WINDOW_S / CELL_PX)
+        return np.asarray(np.clip(2 * np.round((cells - 1) / 2) + 1, _WINDOWS[0], _WINDOWS[-1]), np.int64)
 
     def usual(self) -> tuple[Floats, Floats, Floats]:
         """Mean speed (h, w), by what share of it the faster ones are faster (h, w; root of the mean square over all),

@@ -25,17 +25,20 @@ Floats = NDArray[np.float32]
 CellPlaces = Floats
 """float32 (h, w, 2): where each cell of the movement map lies on the token grid, (x, y), for `cv2.remap`."""
 
-_KEEP_S = 0.35
-"""Time constant of the evidence."""
-_RESTLESS = 0.98
-"""Quantile of normal frames that a stream is measured in."""
-
 
 class Sense(str, Enum):
     """What a place can be unusual by."""
 
     APPEARANCE = "appearance"
     MOTION = "motion"
+
+
+_KEEP_S = 0.35
+"""Time constant of the evidence."""
+_TRUST = {Sense.APPEARANCE: 0.5, Sense.MOTION: 1.0}
+"""A walker a few tokens high looks much like the next cyclist: looks decide where ways of moving leave it open."""
+_RESTLESS = 0.98
+"""Quantile of normal frames that a stream is measured in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,6 @@ class Look:
     fresh: NDArray[np.bool_]
     cells: Floats
     seconds: float
-
-    def movement(self) -> Movement:
-        return movement(self.cells, self.seconds or 1.0)
 
 
 class Normal:
@@ -64,13 +64,17 @@ class Normal:
         fresh = np.flatnonzero(look.fresh) if len(self.memory) else np.arange(len(look.points))
         self.memory.learn(look.points[fresh], fresh)
         if look.seconds:
-            self.usual.learn(look.movement(), look.seconds, self._age_s)
+            self.usual.learn(self.movement(look), look.seconds, self._age_s)
+
+    def movement(self, look: Look) -> Movement:
+        """How things move, seen at the size that they have here."""
+        return movement(look.cells, look.seconds or 1.0, self.usual.windows())
 
     def strangeness(self, look: Look, before: Floats | None) -> Floats:
         """float32 (T,): how far each token is from all remembered; those not fresh keep what they had `before`."""
         if before is None:
             return self.memory.distance(look.points, np.arange(len(look.points), dtype=np.int64))
-        fresh, now = np.flatnonzero(look.fresh), before.copy()
+        fresh, now = np.flatnonzero(look.fresh), np.array(before)
         if len(fresh):
             now[fresh] = self.memory.distance(look.points[fresh], fresh)
         return now
@@ -78,8 +82,8 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """A frame's maps, float32 (h, w). total: their sum, what is decided by; 1 a stream is as high as in the most
-    unusual of fifty normal frames. parts: the streams that it is made of."""
+    """A frame's maps, float32 (h, w). total: their sum, what is decided by. parts: the streams that it is made of; in
+    motion 1, in appearance a half is what one normal frame in fifty reaches."""
 
     total: Floats
     parts: dict[Sense, Floats]
@@ -108,13 +112,13 @@ class Judge:
 
     def reset(self) -> None:
         """Forget the frames before, after a cut."""
-        self._strange: Floats | None = None
+        self.strange: Floats | None = None
         self._carried: dict[Sense, Floats] = {}
 
     def process(self, look: Look) -> Surprise:
-        self._strange = self.normal.strangeness(look, self._strange)
-        seen = look.movement()
-        tokens = np.sqrt(self._strange).reshape(self._grid)
+        self.strange = self.normal.strangeness(look, self.strange)
+        seen = self.normal.movement(look)
+        tokens = np.sqrt(self.strange).reshape(self._grid)
         maps = {
             Sense.APPEARANCE: cv2.remap(
                 tokens, self._at[..., 0], self._at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
@@ -129,7 +133,7 @@ class Judge:
                 fetched = cv2.remap(before, from_where[..., 0], from_where[..., 1], cv2.INTER_LINEAR)
                 new = keep * fetched + (1 - keep) * new
             self._carried[sense] = np.asarray(new, np.float32)
-        parts = {sense: carried / np.float32(self._scale[sense]) for sense, carried in self._carried.items()}
+        parts = {s: carried * np.float32(_TRUST[s] / self._scale[s]) for s, carried in self._carried.items()}
         return Surprise(np.add(*(parts[sense] for sense in Sense)), parts)
 
 

@@ -33,11 +33,10 @@ _IDS = 32_000
 _SKATING = Held(crouch=0.25)
 # What intrudes, how often, how large against a walker's scale, and how many walkers' speeds it goes at.
 _INTRUDERS: tuple[tuple[str, float, float, tuple[float, float]], ...] = (
-    ("bicycle", 0.45, 1.0, (1.5, 3.2)),
+    ("bicycle", 0.5, 1.0, (1.5, 3.2)),
     ("person", 0.25, 1.0, (1.6, 2.6)),
     ("motorbike", 0.1, 0.9, (1.6, 3.2)),
-    ("truck", 0.1, 0.85, (1.1, 2.4)),
-    ("car", 0.1, 0.85, (1.1, 2.6)),
+    ("truck", 0.15, 1.2, (1.3, 2.6)),
 )
 _WALK = (0.5, 0.85)
 """A walker's speed, own heights a second."""
