@@ -170,7 +170,8 @@ async def _describer(settings: Describer) -> Part:
             raise DescriberError(f"{server.name}: no answer within {_ANSWER_WITHIN_S:g} s") from None
         used = f"{settings.model} at {server.name}, which answers"
         if names is None:
-            return Part(f"{used} and doesn't tell what models it has")
+            unsure = "it lists no models; if no words come, does describer.url end as it wants it, mostly in /v1?"
+            return Part(used, (unsure,))
         if settings.model in names or f"{settings.model}:latest" in names:
             return Part(used)
         return Part(used, (f"it lists no model {settings.model}; it lists {', '.join(names[:8]) or 'none'}.",))
