@@ -338,6 +338,30 @@ def doctor(
         raise typer.Exit(ModelError.exit_code)
 
 
+@app.command("test-alert")
+def test_alert(
+    config: Annotated[Path, typer.Option(help="The configuration that the agent runs with.")],
+    camera: Annotated[str | None, typer.Option(help="Its name; not needed where there is only one.")] = None,
+    text: Annotated[str, typer.Option(help="What the alert says.")] = "This is a test.",
+) -> None:
+    """Have a running agent tell an alert, clip and all, to see that it arrives where it should."""
+    from agent.daemon import broker_address
+    from agent.mqtt.asking import ask_agent
+    from agent.mqtt.topics import Topics
+    from config.errors import ConfigError
+    from config.identity import device_id
+
+    settings = _settings(config, {})
+    if settings.mqtt is None:
+        raise ConfigError(f"{config}: no mqtt.url: without a broker an agent can't be asked")
+    topics = Topics(settings.mqtt.root, device_id(settings.device.id, settings.events.dir))
+    arguments = {"text": text} | ({} if camera is None else {"camera": camera})
+    answer = ask_agent(broker_address(settings.mqtt), topics, "test-alert", arguments)
+    if not answer.ok:
+        raise StillwatchError(answer.error or "the agent gave no reason")
+    _print_json(answer.result)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of everything that is published, by name."""

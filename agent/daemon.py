@@ -165,7 +165,7 @@ class Daemon:
         self._book.end_interrupted()
         if settings.mqtt is not None:
             commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._snapshots)
-            address, handlers = _address(settings.mqtt), {**commands.handlers, "analysis": self._set_analysis}
+            address, handlers = broker_address(settings.mqtt), {**commands.handlers, "analysis": self._set_analysis}
             self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
         self.power = PowerGuard(Sensors(self._options.sysfs), self.cameras.values(), self.metrics)
         self._teller = StateTeller(
@@ -419,7 +419,8 @@ def _building() -> Watch:
     return Watch(step, lambda: extend_start(60))
 
 
-def _address(mqtt: Mqtt) -> BrokerAddress:
+def broker_address(mqtt: Mqtt) -> BrokerAddress:
+    """The broker of a configuration, with its password read. Raises ConfigError."""
     password = None if mqtt.password is None else mqtt.password.read()
     return BrokerAddress.parse(mqtt.url, user=mqtt.user, password=password, ca_file=mqtt.ca, protocol=mqtt.protocol)
 

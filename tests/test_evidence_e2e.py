@@ -12,7 +12,9 @@ from typing import Any
 import av
 import pytest
 from mqtt_world import Subscriber, needs_mosquitto, until
+from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.daemon import Daemon, RunOptions
 from agent.mqtt.broker import LocalBroker
 from config.settings import Camera, Clips, Device, Events, Mqtt, Settings
@@ -25,8 +27,8 @@ pytestmark = [needs_mosquitto, pytest.mark.timeout(200)]
 class Asking:
     """A person at the other end of the broker."""
 
-    def __init__(self, subscriber: Subscriber, daemon: Daemon) -> None:
-        self.subscriber, self.daemon = subscriber, daemon
+    def __init__(self, url: str, subscriber: Subscriber) -> None:
+        self.url, self.subscriber = url, subscriber
         self._asked = 0
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def watching(folder: Path, source: str, clips: Clips, **camera: Any) -> Iterator
         runner.start()
         try:
             until(lambda: daemon.cameras["front"].latest() is not None, "a frame")
-            yield Asking(subscriber, daemon)
+            yield Asking(broker.url, subscriber)
         finally:
             stop.set()
             runner.join(30)
@@ -84,6 +86,14 @@ def test_what_people_may_ask_of_a_running_agent(tmp_path: Path) -> None:
         assert person.ask("acknowledge", id=event_id)["result"] == {"acknowledged": [event_id]}
         until(lambda: person.told(event_id)[-1]["acknowledged"], "the acknowledgement")
         assert person.ask("acknowledge", camera="front")["result"] == {"acknowledged": []}
+
+        config = tmp_path / "agent.yaml"
+        config.write_text(
+            json.dumps({"device": {"id": "box"}, "mqtt": {"url": person.url}, "cameras": {"front": {"source": scene}}})
+        )
+        said = CliRunner().invoke(app, ["test-alert", "--config", str(config), "--text", "From a terminal."])
+        assert said.exit_code == 0, said.output
+        until(lambda: person.told(json.loads(said.stdout)["id"]), "the alert")
 
         pictured = person.ask("snapshot")["result"]
         assert (tmp_path / pictured["snapshot"]).is_file() and pictured["frame_size"] == [320, 180]

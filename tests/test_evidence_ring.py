@@ -123,6 +123,21 @@ def test_without_packets_there_is_no_clip() -> None:
     ring = PacketRing(pre_s=1.0)
     (refused,) = taken(ring, 0, 1.0, 1.0)
     assert str(refused) == "the camera gives no packets"
+    ring.connect("camera")
+    got = taken(ring, 0, 1.0, 1.0)
+    ring.end("camera")
+    assert [str(refused) for refused in got] == ["the camera gives no packets"]
+
+
+def test_an_alert_on_the_first_frame_waits_for_its_packets() -> None:
+    ring = PacketRing(pre_s=1.0)
+    ring.connect("camera")
+    got = taken(ring, 3, 1.0, 0.5)
+    ring.begin("camera", STREAM)
+    filled(ring, range(30), gop=10)
+    (footage,) = got
+    assert isinstance(footage, Footage)
+    assert footage.at_s == pytest.approx(0.3) and [p.stamp for p in footage.packets] == list(range(9))
 
 
 stamp = st.none() | st.floats(-1e5, 1e5) | st.integers(0, 200).map(lambda n: n / 25)

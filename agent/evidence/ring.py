@@ -49,6 +49,14 @@ class NoFootage(Exception):
 Taken = Callable[[Footage | NoFootage], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    at_ns: int
+    pre_s: float
+    post_s: float
+    done: Taken
+
+
 @dataclass(slots=True)
 class _Take:
     at_s: float
@@ -77,6 +85,7 @@ class PacketRing:
         self._truncated = False
         self._frames: deque[tuple[int, float]] = deque(maxlen=_FRAMES)  # when each was captured, and when it is shown
         self._takes: list[_Take] = []
+        self._early: list[_Wanted] = []
 
     @property
     def fed(self) -> bool:
@@ -130,6 +139,9 @@ class PacketRing:
                 return
             found = next((p for p in islice(reversed(self._packets), 64) if p.stamp == stamp), self._packets[-1])
             self._frames.append((monotonic_ns, found.pts_s))
+            early, self._early = self._early, []
+            for wanted in early:
+                self._place(wanted)
 
     def end(self, owner: object) -> None:
         """The connection brings nothing more."""
@@ -137,28 +149,29 @@ class PacketRing:
             ended = self._end("no more pictures came") if owner is self._owner else []
         _hand_over(ended)
 
-    def cut_short(self, reason: str) -> None:
-        """End the takes that are open with what they have by now."""
-        with self._lock:
-            ended = self._end(reason)
-        _hand_over(ended)
-
     def take(self, at_ns: int, pre_s: float, post_s: float, done: Taken) -> None:
         """Have the packets from `pre_s` before the frame of that moment (monotonic ns) to `post_s` after it. `done`
         gets them from the thread that brings the last of them, or from this one when there are none."""
         with self._lock:
-            if self._stream is None or not self._frames:
+            if self._owner is None:
                 refused = NoFootage("the camera gives no packets")
-            elif len(self._takes) >= _MAX_TAKES:
+            elif len(self._takes) + len(self._early) >= _MAX_TAKES:
                 refused = NoFootage(f"{_MAX_TAKES} clips of this camera are being made")
             else:
-                # Network cameras deliver unevenly: the frame itself says where it is, the clocks would not.
-                captured_ns, shown_s = min(self._frames, key=lambda frame: abs(frame[0] - at_ns))
-                at_s = shown_s + (at_ns - captured_ns) / 1e9
-                take = _Take(at_s, pre_s, post_s, done, self._from(at_s - pre_s))
-                self._takes.append(take)
+                wanted = _Wanted(at_ns, pre_s, post_s, done)
+                if self._frames:
+                    self._place(wanted)
+                else:
+                    self._early.append(wanted)
                 return
         done(refused)
+
+    def _place(self, wanted: _Wanted) -> None:
+        """Network cameras deliver unevenly: the frame itself says where it is, the clocks would not."""
+        captured_ns, shown_s = min(self._frames, key=lambda frame: abs(frame[0] - wanted.at_ns))
+        at_s = shown_s + (wanted.at_ns - captured_ns) / 1e9
+        begun = self._from(at_s - wanted.pre_s)
+        self._takes.append(_Take(at_s, wanted.pre_s, wanted.post_s, wanted.done, begun))
 
     def _from(self, start_s: float) -> list[Packet]:
         """What is held from the last key picture on that is not after `start_s`, or from the first. Pictures shown
@@ -185,7 +198,9 @@ class PacketRing:
 
     def _end(self, reason: str) -> list[tuple[Taken, Footage | NoFootage]]:
         takes, self._takes = self._takes, []
-        return [self._finish(take, reason) for take in takes]
+        early, self._early = self._early, []
+        none = NoFootage("the camera gives no packets")
+        return [*(self._finish(take, reason) for take in takes), *((wanted.done, none) for wanted in early)]
 
     def _finish(self, take: _Take, cut_short: str | None) -> tuple[Taken, Footage | NoFootage]:
         if not take.packets or self._stream is None:

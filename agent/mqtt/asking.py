@@ -1,0 +1,87 @@
+"""One command to a running agent through its broker, and the answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from pydantic import JsonValue, ValidationError
+
+from agent.events.model import CommandResult
+from agent.mqtt.address import BrokerAddress
+from agent.mqtt.topics import Topics
+from config.errors import BrokerError
+
+
+def ask_agent(
+    address: BrokerAddress,
+    topics: Topics,
+    command: str,
+    arguments: Mapping[str, JsonValue],
+    *,
+    timeout_s: float = 10.0,
+) -> CommandResult:
+    """Publish `cmd/<command>` and wait for its result.
+
+    Raises BrokerError when the broker can't be reached, refuses us, or no agent answers in time.
+    """
+    mine = uuid.uuid4().hex
+    topic = topics.result(command)
+    ready, answered = threading.Event(), threading.Event()
+    refusals: list[str] = []
+    answers: list[CommandResult] = []
+
+    def connected(client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            refusals.append(str(reason))
+            ready.set()
+        else:
+            client.subscribe(topic, 1)
+
+    def subscribed(_client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
+        refusals.extend(str(reason) for reason in reasons if reason.is_failure)
+        ready.set()
+
+    def received(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            answer = CommandResult.model_validate_json(message.payload)
+        except ValidationError:
+            return  # somebody else's words on our topic
+        if answer.request_id == mine:
+            answers.append(answer)
+            answered.set()
+
+    v5 = address.protocol == "5"
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
+    )
+    client.on_connect, client.on_subscribe, client.on_message = connected, subscribed, received
+    client.connect_timeout = timeout_s
+    if address.user is not None:
+        client.username_pw_set(address.user, address.password)
+    if address.tls:
+        client.tls_set_context(address.tls_context())
+    try:
+        client.connect(address.host, address.port)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BrokerError(f"can't reach {address}: {reason}") from None
+    client.loop_start()
+    try:
+        if not ready.wait(timeout_s):
+            raise BrokerError(f"{address} gave no answer in {timeout_s:g} s")
+        if refusals:
+            raise BrokerError(f"{address} refuses us: {refusals[0]}")
+        document = json.dumps({**arguments, "request_id": mine})
+        client.publish(f"{topics.base}/cmd/{command}", document, qos=1)
+        if not answered.wait(timeout_s):
+            raise BrokerError(f"no agent `{topics.device}` answered on {address} within {timeout_s:g} s")
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return answers[0]
