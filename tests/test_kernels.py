@@ -200,10 +200,10 @@ def test_a_pyramid_is_filled_as_on_the_host(run: Kernels, grid: tuple[int, int],
     expected = OPS.pyramid(grid, patch)
     OPS.fill(expected, picture)
     found = made(run, grid, patch, picture)
+    # Equal where OpenCV rounds as on x86; other builds of it may round other halves.
     for mine, its in zip(found.levels, expected.levels, strict=True):
-        assert np.abs(mine.astype(int) - its).max() <= 2
-        assert np.abs(mine.astype(int) - its).mean() < 0.3
-    assert np.abs(found.means - expected.means).max() <= 1
+        np.testing.assert_allclose(mine.astype(int), its, atol=1)
+    np.testing.assert_allclose(found.means, expected.means, atol=1)
 
 
 @given(st.integers(1, 700), SEEDS, st.floats(0.5, 1.6), st.floats(-40, 40))

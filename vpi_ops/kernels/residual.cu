@@ -20,12 +20,14 @@ __device__ inline u8 shrunk(const u8 *from, int pitch, int past, int skew, int s
     const float at_x = max((x + 0.5f) * step - 0.5f, 0.0f), at_y = max((y + 0.5f) * step - 0.5f, 0.0f);
     const int left = min(static_cast<int>(at_x), source - 1), top = min(static_cast<int>(at_y), source - 1);
     const int right = min(left + 1, source - 1), down = min(top + 1, source - 1);
-    const float lean = at_x - left, fall = at_y - top;
+    // Weights of 11 bits, and what is cut off on the way, as in OpenCV: on the host the same bytes come out.
+    const float lean = 2048 * (at_x - left), fall = 2048 * (at_y - top);
+    const int to_left = rintf(2048 - lean), to_right = rintf(lean), to_top = rintf(2048 - fall), to_down = rintf(fall);
     const u8 *upper = from + top * pitch + ((past + top * skew) & 3) + channel;
     const u8 *lower = from + down * pitch + ((past + down * skew) & 3) + channel;
-    const float above = (1 - lean) * upper[3 * left] + lean * upper[3 * right];
-    const float below = (1 - lean) * lower[3 * left] + lean * lower[3 * right];
-    return static_cast<u8>((1 - fall) * above + fall * below + 0.5f);
+    const int above = (to_left * upper[3 * left] + to_right * upper[3 * right]) >> 4;
+    const int below = (to_left * lower[3 * left] + to_right * lower[3 * right]) >> 4;
+    return ((to_top * above >> 16) + (to_down * below >> 16) + 2) >> 2;
 }
 
 // A block of 64 threads a patch: 147 and 48 values at patch 14. A row of the patch is staged by eight neighbours. Half
@@ -63,7 +65,10 @@ extern "C" __global__ void __launch_bounds__(64)
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) atomicAdd(&total, sum);
     __syncthreads();
-    if (threadIdx.x == 0) means[slot] = rintf(static_cast<float>(total) / (quarter * quarter));
+    if (threadIdx.x == 0) {
+        const float mean = static_cast<float>(total) / (quarter * quarter);
+        means[slot] = quarter == 2 ? floorf(mean + 0.5f) : rintf(mean);  // halves of a mean of four go up in OpenCV
+    }
 }
 
 // Floats as unsigned numbers of the same order.
@@ -96,11 +101,8 @@ __device__ inline unsigned ranked(const unsigned *keys, int n, int k) {
     return found;
 }
 
-// Median, of an even number the mean of the two in the middle. Ends with the block in step.
-__device__ inline float median(const unsigned *keys, int n) {
-    const unsigned lower = ranked(keys, n, (n - 1) / 2);
-    return n % 2 ? value_of(lower) : 0.5f * (value_of(lower) + value_of(ranked(keys, n, n / 2)));
-}
+// Median, of an even number the upper one. Ends with the block in step.
+__device__ inline float median(const unsigned *keys, int n) { return value_of(ranked(keys, n, n / 2)); }
 
 // Sum over the block, in every thread; always in the same order. Warps that have no thread add nothing.
 __device__ inline float block_sum(float v, float *parts) {
