@@ -16,6 +16,7 @@ from agent.acceptance.backends import Backends, Encoders, Ops, backends
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
+from agent.acceptance.soak import failures, growth_mb_per_minute
 from agent.acceptance.stages import HOST, STAGES, Material, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
@@ -120,6 +121,21 @@ def test_one_wrong_token_in_four_hundred_fails_the_encoder(host: Backends, mater
     )
     assert result.passed is False and result.full is not None
     assert result.full[1] == pytest.approx(-1, abs=1e-3)
+
+
+def test_a_leak_is_told_from_the_sawtooth_of_an_allocator() -> None:
+    sawtooth = [(t, 400 + 3 * (t % 10)) for t in np.arange(60.0, 300.0)]
+    leak = [(t, mb + t / 15) for t, mb in sawtooth]  # 4 MB a minute
+    assert growth_mb_per_minute(sawtooth, 300) == pytest.approx(0, abs=0.5)
+    assert growth_mb_per_minute(leak, 300) == pytest.approx(4, abs=0.5)
+    assert growth_mb_per_minute(leak, 60) is None
+    assert failures({"a": 9}, 0, 0.1, 0) == ()
+    assert failures({"a": 9, "b": 0}, 2, 4.0, 9) == (
+        "b: no frame was handled",
+        "2 frames failed",
+        "memory grew by 4.0 MB a minute, expected 2 or less",
+        "9 more file descriptors at the end, expected 4 or fewer",
+    )
 
 
 @pytest.mark.parametrize(

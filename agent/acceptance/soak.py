@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,7 @@ def soak(model: str, seconds: float, *, sysfs: Path, progress: Progress = lambda
 def _result(daemon: Daemon, samples: list[_Sample], events: int, seconds: float) -> SoakResult:
     warm = [sample for sample in samples if sample.at_s >= _WARM_UP * seconds] or samples
     first, last = warm[0], warm[-1]
-    growth = None
-    if seconds >= _LEAST_S:
-        at_s, resident = np.array([(sample.at_s, sample.resident_mb) for sample in warm]).T
-        growth = round(60 * float(np.polyfit(at_s, resident, 1)[0]), 3)
+    growth = growth_mb_per_minute([(sample.at_s, sample.resident_mb) for sample in warm], seconds)
     modes: dict[str, int] = {}
     for camera in daemon.cameras.values():
         for mode, count in camera.watch.modes.items():
@@ -131,13 +128,6 @@ def _result(daemon: Daemon, samples: list[_Sample], events: int, seconds: float)
     heat = [sample.celsius for sample in samples if sample.celsius is not None]
     frames = {name: camera.watch.frames for name, camera in daemon.cameras.items()}
     descriptors = last.descriptors - first.descriptors
-    failures = [f"{name}: no frame was handled" for name, count in frames.items() if not count]
-    if modes.get("error"):
-        failures.append(f"{modes['error']} frames failed")
-    if growth is not None and growth > _MB_PER_MINUTE:
-        failures.append(f"memory grew by {growth:.1f} MB a minute, expected {_MB_PER_MINUTE:g} or less")
-    if descriptors > _DESCRIPTORS:
-        failures.append(f"{descriptors} more file descriptors at the end, expected {_DESCRIPTORS} or fewer")
     return SoakResult(
         seconds=round(last.at_s, 1),
         frames=frames,
@@ -153,8 +143,28 @@ def _result(daemon: Daemon, samples: list[_Sample], events: int, seconds: float)
         watts=round(float(np.mean(watts)), 2) if watts else None,
         hottest_c=max(heat, default=None),
         power_step=max(sample.step for sample in samples),
-        failures=tuple(failures),
+        failures=failures(frames, modes.get("error", 0), growth, descriptors),
     )
+
+
+def growth_mb_per_minute(samples: Sequence[tuple[float, float]], seconds: float) -> float | None:
+    """Slope of resident memory over (seconds, MB), by least squares; None for a run too short to tell."""
+    if seconds < _LEAST_S or len(samples) < 3:
+        return None
+    at_s, resident = np.array(samples).T
+    return round(60 * float(np.polyfit(at_s, resident, 1)[0]), 3)
+
+
+def failures(frames: Mapping[str, int], failed: int, growth: float | None, descriptors: int) -> tuple[str, ...]:
+    """What did not hold, a sentence each. frames: handled, by camera; failed: frames that ended in an error."""
+    found = [f"{name}: no frame was handled" for name, count in frames.items() if not count]
+    if failed:
+        found.append(f"{failed} frames failed")
+    if growth is not None and growth > _MB_PER_MINUTE:
+        found.append(f"memory grew by {growth:.1f} MB a minute, expected {_MB_PER_MINUTE:g} or less")
+    if descriptors > _DESCRIPTORS:
+        found.append(f"{descriptors} more file descriptors at the end, expected {_DESCRIPTORS} or fewer")
+    return tuple(found)
 
 
 def _times(daemon: Daemon, camera: str) -> dict[str, float]:
