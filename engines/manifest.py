@@ -23,7 +23,7 @@ from config.errors import ModelError
 from engines import store
 
 MANIFEST = "manifest.json"
-GRAPH_FORMAT = 3  # model version of every graph; raised when the names or meanings of inputs and outputs change
+GRAPH_FORMAT = 4  # model version of every graph; raised when the names or meanings of inputs and outputs change
 REFERENCE = Path(__file__).parent / "reference" / "model"
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -45,11 +45,10 @@ class GraphFile(BaseModel):
 class Manifest(BaseModel):
     """What `manifest.json` says. `layers`, `heads`, `dim` are the vision tower's; `merge` is the pixel-shuffle factor:
     merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
-    tokens that end an answer; `domain` says in words what the model knows. `cache_layout` is that of the graphs for
-    TensorRT; those for ONNX Runtime keep keys and values of a layer as (T, D), with numbers of type `cache`. `files`
-    holds the SHA-256 of further files; `select_buckets` the row counts for which TensorRT builds the selective encoder,
-    ascending; `yes_no` the slope and offset that turn log-odds of yes into a probability, absent where they are taken
-    as they are."""
+    tokens that end an answer; `domain` says in words what the model knows. `cache_layout`: layers, keys and values,
+    heads, tokens, numbers a head; for ONNX Runtime these are of type `cache`. `files` holds the SHA-256 of further
+    files; `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending; `yes_no` the slope
+    and offset that turn log-odds of yes into a probability, absent where they are taken as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 

@@ -90,7 +90,7 @@ def poison(encoder: Form, slots: list[int]) -> None:
     elif isinstance(encoder, TensorRtEncoder):
         poison_rows(encoder, slots)
     else:
-        encoder.cache[:, :, slots] = np.nan
+        encoder.cache[:, :, :, slots] = np.nan
 
 
 def picture(seed: int) -> NDArray[np.uint8]:
@@ -228,7 +228,9 @@ def test_two_cameras_together_are_two_cameras_one_by_one(
             np.testing.assert_allclose(ours.features, theirs.features, atol=1e-5)
             np.testing.assert_array_equal(ours.coarse, theirs.coarse)
     for ours, theirs in zip(together, apart, strict=True):
-        np.testing.assert_allclose(ours.cache[:, :, ours.slots.rows], theirs.cache[:, :, theirs.slots.rows], atol=1e-5)
+        np.testing.assert_allclose(
+            ours.cache[:, :, :, ours.slots.rows], theirs.cache[:, :, :, theirs.slots.rows], atol=1e-5
+        )
 
 
 def test_a_pair_refuses_a_bad_plan_and_changes_neither(runtime: OnnxRuntime) -> None:
@@ -398,7 +400,7 @@ def test_a_slide_of_the_grid_moves_no_row_of_the_cache(runtime: OnnxRuntime) -> 
     slots = np.arange(TOKENS).reshape(SIDE, SIDE)
     fetch = np.concatenate([slots[:, 1:], slots[:, -1:]], axis=1).ravel()
     encoder.encode(picture(2), select(*slots[:, -1], fetch=fetch))
-    changed = (encoder.cache != before).any(axis=(0, 1, 3))
+    changed = (encoder.cache != before).any(axis=(0, 1, 2, 4))
     np.testing.assert_array_equal(np.flatnonzero(changed), slots[:, 0])
 
 

@@ -81,7 +81,7 @@ def test_a_token_does_not_depend_on_which_others_are_encoded(pair: tuple[Model, 
         ours = encoder(pair[1])
         ours.encode(picture(1), FULL)
         ours.encode(picture(2), EncodePlan(Mode.WARPING, np.array(slots)))
-        found.append(ours.cache[0, :, 7].copy())
+        found.append(ours.cache[0, :, :, 7].copy())
     np.testing.assert_array_equal(found[0], found[1])
 
 

@@ -1,8 +1,9 @@
 """The vision tower and the connector as graphs. The tower comes in two forms that compute the same.
 
 For ONNX Runtime: `encode_full_fused` and `select_inplace`. Attention is its MultiHeadAttention, which works block by
-block within the processor's own cache; keys and values lie as (T, D), so that those of a token are one run of memory.
-For TensorRT: `encode_full` and `select_rows`, of standard operators alone, with keys and values (H, T, dh).
+block within the processor's own cache.
+For TensorRT: `encode_full` and `select_rows`, of standard operators alone.
+Keys and values lie as (H, T, dh) in both, as attention reads them: of (T, D) it would first copy them all.
 
 Selecting runs only n tokens; they attend to all T. With every token selected it agrees with a full encode.
 """
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 from onnx import TensorProto
 
 from engines.export.checkpoint import Checkpoint, VisionConfig
@@ -50,29 +52,29 @@ def encode_full(checkpoint: Checkpoint) -> Graph:
 
 
 def encode_full_fused(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
-    """patches (T, 3·p·p) → features (T, D), keys_N and values_N (1, T, D) of each layer N."""
+    """patches (T, 3·p·p) → features (T, D), keys_N and values_N (1, H, T, dh) of each layer N."""
     tower = _Tower(Graph("encode_full_fused", checkpoint, integer=True))
     g, half = tower.g, cache == "float16"
 
     def attend(layer: int, h: str) -> str:
         names = [f"{part}_{layer}" for part in ("queries", "keys", "values")]
-        made = [g.linear(h, tower.projection(layer, part)) for part in "qkv"]
-        q, *kept = (
-            g.op("Unsqueeze", x, g.constant([0]), name=f"{name}_float" if half else name)
-            for x, name in zip(made, names, strict=True)
-        )
-        for name, rows in zip(names[1:], kept, strict=True):
+        q, *kept = (g.linear(h, tower.projection(layer, part)) for part in "qkv")
+        by_head = [
+            g.op("Transpose", tower.by_head(rows), name=f"{name}_float" if half else name, perm=[0, 2, 1, 3])
+            for name, rows in zip(names[1:], kept, strict=True)
+        ]
+        for name, rows in zip(names[1:], by_head, strict=True):
             stored = g.op("Cast", rows, name=name, to=_STORED[cache]) if half else rows
-            g.output(stored, (1, tower.tokens, tower.dim), _STORED[cache])
-        return tower.fused_attention(q, *kept)
+            g.output(stored, (1, tower.heads, tower.tokens, tower.size), _STORED[cache])
+        return tower.fused_attention(g.op("Unsqueeze", q, g.constant([0]), name=names[0]), *by_head)
 
     tower.run(tower.embedded(tower.tokens), attend, tower.tokens)
     return g
 
 
 def select_inplace(checkpoint: Checkpoint, cache: CacheType = "float32") -> Graph:
-    """patches (n, 3·p·p), position (n, 4), index (r,), source (r,), keys_N_in and values_N_in (1, T, D) → features (n,
-    D), keys_N and values_N with the rows `index` replaced by the keys and values of tokens `source`.
+    """patches (n, 3·p·p), position (n, 4), index (r,), source (r,), keys_N_in and values_N_in (1, H, T, dh) → features
+    (n, D), keys_N and values_N with the rows `index` replaced by the keys and values of tokens `source`.
 
     position: a token's position is the mean of four rows of the position table: four times its own for a fine token,
     those of its cell for a coarse one. source: a coarse token writes four rows, and so weighs as much as the four that
@@ -95,18 +97,19 @@ def _selecting(name: str, checkpoint: Checkpoint, cache: CacheType, cameras: Seq
     g, half = tower.g, cache == "float16"
     x = tower.embedded("n", positioned=True)
     counts = g.input_int("counts", (len(cameras),)) if len(cameras) > 1 else None
+    heads = g.constant(np.array([[[0, head, 0] for head in range(tower.heads)]]))
     written = []
     for camera in cameras:
-        index = g.op("Unsqueeze", g.input_int(f"index{camera}", (f"r{camera}",)), g.constant([1]))
-        index = g.op("Mul", index, g.constant([0, 1]))  # rows of the one batch
+        index = g.op("Unsqueeze", g.input_int(f"index{camera}", (f"r{camera}",)), g.constant([1, 2]))
+        index = g.op("Add", g.op("Mul", index, g.constant([0, 0, 1])), heads)  # (r, H, 3): batch, head, row
         first = g.op("Mul", g.input_int(f"source{camera}", (f"r{camera}",)), g.constant([3]))
         places = [g.op("Add", first, g.constant([i])) for i in (1, 2)]
         written.append((index, dict(zip(("keys", "values"), places, strict=True))))
 
     def kept(layer: int, camera: int, part: str, rows: str) -> str:
         index, places = written[camera]
-        value, shape = f"{part}_{layer}{cameras[camera]}", (1, tower.tokens, tower.dim)
-        new = g.op("Gather", rows, places[part], axis=0)
+        value, shape = f"{part}_{layer}{cameras[camera]}", (1, tower.heads, tower.tokens, tower.size)
+        new = g.op("Reshape", g.op("Gather", rows, places[part], axis=0), g.constant([-1, tower.heads, tower.size]))
         new = g.op("Cast", new, to=_STORED[cache]) if half else new
         whole = g.op("ScatterND", g.input(f"{value}_in", shape, _STORED[cache]), index, new, name=value)
         g.output(whole, shape, _STORED[cache])
@@ -227,8 +230,12 @@ class _Tower:
         x = g.op("MatMul", g.op("Softmax", scores, axis=-1), v)
         return g.op("Reshape", g.op("Transpose", x, perm=[1, 0, 2]), g.constant([-1, self.dim]))
 
+    def by_head(self, rows: str) -> str:
+        """Rows (n, D) as (1, n, H, dh)."""
+        return self.g.op("Reshape", rows, self.g.constant([1, -1, self.heads, self.size]))
+
     def fused_attention(self, q: str, k: str, v: str) -> str:
-        """q (1, n, D) over k and v (1, T, D) → (n, D)."""
+        """q (1, n, D) over k and v (1, H, T, dh) → (n, D)."""
         g = self.g
         x = g.op("MultiHeadAttention", q, k, v, domain=MICROSOFT, num_heads=self.heads)
         return g.op("Reshape", x, g.constant([-1, self.dim]))

@@ -31,9 +31,9 @@ class Work(NamedTuple):
 class OnnxEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its weights.
 
-    Keys and values (L, 2, T, D) live in one array that is bound once, as outputs of the full graph and as inputs *and*
-    outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a frame
-    writes the dirty rows and nothing else.
+    Keys and values (L, 2, H, T, dh) live in one array that is bound once, as outputs of the full graph and as inputs
+    *and* outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a
+    frame writes the dirty rows and nothing else.
 
     crossover: from so many tokens on, a plan is carried out in full, because that is no dearer and exact; all of them
     until costs have been measured (`engines.cost`).
@@ -47,7 +47,7 @@ class OnnxEncoder:
         self._pre = Preprocessor(manifest)
         self._full, self._select = runtime.session("encode_full_fused"), runtime.session("select_inplace")
         self.slots = Slots(manifest.grid)
-        self.cache = np.zeros((manifest.layers, len(PARTS), tokens, dim), manifest.cache)
+        self.cache = np.zeros((manifest.layers, len(PARTS), *manifest.cache_layout[2:]), manifest.cache)
         self._features, self._new = np.zeros((tokens, dim), np.float32), np.empty((tokens, dim), np.float32)
         self._patches = np.empty((tokens, 3 * manifest.patch_size**2), np.float32)
         self._counting = np.arange(tokens)
@@ -57,7 +57,7 @@ class OnnxEncoder:
         self._select_binding = self._select.io_binding()
         for i, layer in enumerate(self.cache):
             for part, rows in zip(PARTS, layer, strict=True):
-                place = ("cpu", 0, rows.dtype.type, (1, tokens, dim), rows.ctypes.data)
+                place = ("cpu", 0, rows.dtype.type, (1, *rows.shape), rows.ctypes.data)
                 self._full_binding.bind_output(f"{part}_{i}", *place)
                 self._select_binding.bind_input(f"{part}_{i}_in", *place)
                 self._select_binding.bind_output(f"{part}_{i}", *place)
@@ -123,7 +123,7 @@ class OnnxEncoder:
         if len(moves.moved_to):
             self._features[moves.moved_to] = self._features[moves.moved_from]
         if len(moves.copied_to):
-            self.cache[:, :, moves.copied_to] = self.cache[:, :, moves.copied_from]
+            self.cache[:, :, :, moves.copied_to] = self.cache[:, :, :, moves.copied_from]
 
     def gather(self, picture: NDArray[np.uint8], plan: EncodePlan, patches: NDArray[np.float32]) -> Work:
         """What the graph needs. Fine tokens come first, then coarse ones, whose four rows are written alike."""

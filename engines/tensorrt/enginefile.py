@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -69,6 +70,11 @@ def folder_for(name: str) -> Path:
     named = os.environ.get("STILLWATCH_ENGINES")
     root = Path(named).expanduser().absolute() if named else store.places()[0].with_name("engines")
     return root / name
+
+
+def discard(name: str) -> None:
+    """Take the engines of a model away, if there are any. What can't be removed stays; it fits no other model."""
+    shutil.rmtree(folder_for(name), ignore_errors=True)
 
 
 def hash_of(model: Model, graph: str) -> str:
