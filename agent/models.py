@@ -127,7 +127,7 @@ def show(name: str, as_json: AsJson = False) -> None:
         "prompt": repr(manifest.prompt),
         "answer ends": " ".join(manifest.eos),
         "cache": f"{manifest.cache}, {_megabytes(manifest.cache_bytes)} a camera",
-        "TensorRT rows": ", ".join(map(str, manifest.select_buckets)) or "none given",
+        "TensorRT rows": ", ".join(map(str, manifest.select_buckets)) or "the usual ones",
     }
     for key, value in facts.items():
         typer.echo(f"{key + ':':<15}{value}")
@@ -200,10 +200,12 @@ def build(
 
 @app.command()
 def remove(name: str) -> None:
-    """Take an imported model away, or what an unfinished download left."""
+    """Take an imported model away, with its engines, or what an unfinished download left."""
     from engines import store
+    from engines.tensorrt import enginefile
 
     typer.echo(f"removed {store.remove(name)}")
+    enginefile.discard(name)
 
 
 class _Steps:

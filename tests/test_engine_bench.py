@@ -51,6 +51,7 @@ def test_the_curve_covers_every_share_of_every_tower(folder: Path) -> None:
         assert all(point["speedup"] == pytest.approx(1) for point in tower["curve"])
         assert tower["curve"][-1]["path"] == "full"
         assert [point.get("paired_ms") for point in tower["curve"]] == [pytest.approx(5)] * 4 + [None] * 4
+        assert [point.get("side_by_side_ms") for point in tower["curve"]][:4] == [pytest.approx(10 / 6)] * 4
 
 
 def test_the_command_writes_json_and_a_picture(folder: Path, tmp_path: Path) -> None:
@@ -58,6 +59,7 @@ def test_the_command_writes_json_and_a_picture(folder: Path, tmp_path: Path) -> 
     command = ["bench", "--engine", "--towers", str(folder), "--seconds", "0"]
     result = CliRunner().invoke(app, [*command, "--json", str(numbers), "--png", str(chart)])
     assert result.exit_code == 0, result.output
+    assert "two in one pass, not side by side" in " ".join(result.output.split())
     report = json.loads(numbers.read_text())
     assert {"name", "tokens", "full_ms", "curve"} <= report["towers"][0].keys()
     picture = cv2.imread(str(chart))

@@ -2,6 +2,10 @@
 
 With few tokens a selective encode mostly reads weights; two cameras that go together read them once. Each still attends
 to its own cache alone, so the results are those of one by one.
+
+For who encodes several cameras on one thread. The agent doesn't: its cameras have threads of their own, and encoding
+side by side keeps the cores as busy; a pass for two would make one wait for the other, and hold the weights once more.
+`stillwatch bench --engine` prints what it gains against both.
 """
 
 from __future__ import annotations
