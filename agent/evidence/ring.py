@@ -19,6 +19,8 @@ _MARGIN_S = 3.0
 """Held beyond the pre-roll: a frame is judged a little after its packet came."""
 _SHORTER_S = 0.5
 """A pre-roll is worth a word when so much of it is missing."""
+_NEARLY_S = 0.001
+"""Times are sums of others: a picture so little beyond an edge is on it."""
 _MAX_TAKES = 4
 _FRAMES = 512
 
@@ -178,14 +180,14 @@ class PacketRing:
         before it need what came before it: they are left out."""
         if not self._keys:
             return []
-        begin = next((key for key in reversed(self._keys) if key.pts_s <= start_s), self._keys[0])
+        begin = next((key for key in reversed(self._keys) if key.pts_s <= start_s + _NEARLY_S), self._keys[0])
         return [packet for packet in self._packets if packet.dts_s >= begin.dts_s and packet.pts_s >= begin.pts_s]
 
     def _feed(self, packet: Packet) -> list[tuple[Taken, Footage | NoFootage]]:
         finished = []
         for take in list(self._takes):
             reason = None
-            if packet.dts_s <= take.at_s + take.post_s:
+            if packet.dts_s <= take.at_s + take.post_s + _NEARLY_S:
                 if packet.pts_s >= take.packets[0].pts_s if take.packets else packet.key:
                     take.packets.append(packet)
                     take.size += len(packet.data)
