@@ -471,6 +471,8 @@ def test_model_build_builds_verifies_and_reports(world: World, model: Model, fol
     assert {file.name for file in folder.glob("*.engine")} == {"encode_full-fp16.engine", "select_rows-fp16.engine"}
     again = CliRunner().invoke(models.app, ["build", str(model.folder)])
     assert "TensorRT 10.3.0, fp16" in again.stdout and "as expected" in again.stdout
+    enginefile.discard("random")
+    assert not folder.exists()
 
 
 # The stand-in is as strict as the real one.
