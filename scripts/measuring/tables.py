@@ -102,6 +102,22 @@ def floors(rows: Rows) -> list[str]:
     return table.lines
 
 
+def ablations(rows: Rows) -> list[str]:
+    """What the means over the same clips become without a part."""
+    table = _Table("", "speed-up", "tokens a frame", "fidelity", "p5", "blended", "skill")
+    for name, reports in rows.items():
+        fidelities = [r["fidelity"] for r in reports]
+        table.add(
+            name,
+            _ratio([r["speedup"] for r in reports]),
+            f"{np.mean([r['tokens']['encoded_per_s'] / r['fps'] for r in reports]):.1f}",
+            *(f"{np.mean([f[key] for f in fidelities]):.4f}" for key in ("mean", "p5")),
+            f"{np.mean([r['fidelity_ema']['mean'] for r in reports]):.4f}",
+            _mean([r["skill"] for r in reports]),
+        )
+    return table.lines
+
+
 def words(reports: Sequence[Report]) -> list[str]:
     """What is said, and when."""
     table = _Table("scene", "same description", "right: full, ours", "answers flipped", "right: full, ours")
