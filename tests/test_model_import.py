@@ -322,6 +322,26 @@ def test_without_a_chat_template_smolvlms_is_taken_and_the_report_says_so(checkp
     assert report["prompt"] == "none in the checkpoint: SmolVLM's was taken"
 
 
+@pytest.mark.parametrize(
+    ("settings", "mean", "said"),
+    [
+        (None, (0.5, 0.5, 0.5), "none in the checkpoint: mean and deviation 0.5 were taken"),
+        ({"image_mean": [0.4, 0.5, 0.6], "image_std": [1, 1, 1]}, (0.4, 0.5, 0.6), "preprocessor_config.json"),
+        ({"image_mean": None, "image_std": None}, (0.5, 0.5, 0.5), "preprocessor_config.json"),
+        ({"do_normalize": False, "image_mean": [0.4, 0.5, 0.6]}, (0.0, 0.0, 0.0), "preprocessor_config.json"),
+    ],
+)
+def test_pixels_are_those_of_the_image_processor(
+    checkpoint: Path, models: Path, settings: dict[str, Any] | None, mean: tuple[float, ...], said: str
+) -> None:
+    file = checkpoint / "preprocessor_config.json"
+    file.unlink()
+    if settings is not None:
+        file.write_text(json.dumps(settings))
+    imported = import_model(str(checkpoint), verify=False)
+    assert (imported.model.manifest.mean, imported.report["pixels"]) == (mean, said)
+
+
 def cut(file: Path, length: int) -> None:
     os.truncate(file, file.stat().st_size + length if length < 0 else length)
 

@@ -91,7 +91,7 @@ def _replace(file: Path, content: bytes) -> None:
 def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any) -> Manifest:
     folder, tower = checkpoint.folder, checkpoint.config.vision_config
     side, heads = tower.image_size // tower.patch_size, tower.num_attention_heads
-    pixels = _pixels(folder)
+    mean, std, _ = pixels_of(folder)
     stored = Counter[str]()
     for tensor in checkpoint.tensors.values():
         stored[tensor.dtype] += tensor.length
@@ -102,8 +102,8 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any
         patch_size=tower.patch_size,
         grid=(side, side),
         resize="stretch",
-        mean=tuple(pixels.get("image_mean", (0.5, 0.5, 0.5))),
-        std=tuple(pixels.get("image_std", (0.5, 0.5, 0.5))),
+        mean=mean,
+        std=std,
         layers=tower.num_hidden_layers,
         heads=heads,
         dim=tower.hidden_size,
@@ -118,12 +118,20 @@ def _manifest(checkpoint: Checkpoint, graphs: dict[str, GraphFile], **given: Any
     )
 
 
-def _pixels(folder: Path) -> dict[str, Any]:
-    """Settings of the image processor: in a file of their own, or within the processor's; {} where there are none."""
+def pixels_of(folder: Path) -> tuple[Any, Any, str]:
+    """Mean and deviation of the pixels, and the file of the image processor that says so: one of its own, or the
+    processor's. Where there is none that is empty, and both are 0.5, as in every published model of the family."""
     own, within = folder / "preprocessor_config.json", folder / "processor_config.json"
+    settings: dict[str, Any] = {}
+    file = ""
     if own.is_file():
-        return read_json(own)
-    return dict(read_json(within).get("image_processor", {})) if within.is_file() else {}
+        settings, file = read_json(own), own.name
+    elif within.is_file() and (found := read_json(within).get("image_processor")):
+        settings, file = dict(found), within.name
+    if settings.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), file
+    half = (0.5, 0.5, 0.5)
+    return tuple(settings.get("image_mean") or half), tuple(settings.get("image_std") or half), file
 
 
 def _lists_on_one_line(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from config.errors import ModelError
 from engines import store
-from engines.export import export_model, seal
+from engines.export import export_model, pixels_of, seal
 from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.export.quantize import quantize
 from engines.export.vision import CacheType
@@ -161,6 +161,7 @@ def _build(
     report: dict[str, Any] = {
         "dtype": dtype or "as stored",
         "prompt": prompt_file or "none in the checkpoint: SmolVLM's was taken",
+        "pixels": pixels_of(target)[2] or "none in the checkpoint: mean and deviation 0.5 were taken",
         "rounding": rounding,
     }
     checks: list[Check] = []
