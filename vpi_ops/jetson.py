@@ -1,9 +1,9 @@
 """Image operations on a Jetson: patches and residuals by our CUDA kernels, dense flow on the OFA.
 
 What the kernels read and write is mapped memory, so nothing is copied to the GPU and back; what counts is how often the
-host waits. For an ordinary frame that is once: `residual` also queues what will be asked next, the difference to the
-frame before and the histogram, and one wait serves all three. Token maps, grey images and corners are in the hands of
-the CPU before and after, and small: they stay with the host operations.
+host waits. For an ordinary frame that is once: the first `residual` after a `fill` also queues what is asked next, the
+difference to the frame before and the histogram, and one wait serves all three. Token maps, grey images and corners
+are in the hands of the CPU before and after, and small: they stay with the host operations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _log = structlog.get_logger(__name__)
 
 class JetsonOps(HostOps):
     """`VisionOps` for a Jetson. gpu, kernels, dense_flow: of this camera alone; without `dense_flow` flow is the
-    host's. width: of the analysis image."""
+    host's. Once the GPU has failed, all is the host's: mapped memory is its memory too. width: of the analysis
+    image."""
 
     def __init__(self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320) -> None:
         super().__init__(width=width)
@@ -41,6 +42,7 @@ class JetsonOps(HostOps):
         self._out = self._exposure = gpu.mapped((2,), np.float32)
         self._slots = gpu.mapped((2, 1), np.int32)
         self._filled: tuple[PatchPyramid | None, PatchPyramid | None] = (None, None)
+        self._asked = True
         self._known: dict[tuple[int, ...], Floats] = {}
 
     @property
@@ -66,7 +68,10 @@ class JetsonOps(HostOps):
         shape = (pyramid.grid[0] * pyramid.patch, pyramid.grid[1] * pyramid.patch, 3)
         if picture.shape != shape:
             raise ValueError(f"picture is {picture.shape}, expected {shape}")
-        with self._gpu.active():
+        if self._gpu.lost is not None:
+            super().fill(pyramid, picture)
+            return
+        with self._gpu.working():
             if self._gpu.address(picture) is None:
                 picture = self._staged(picture)
             half, quarter = self._levels(pyramid)
@@ -74,7 +79,9 @@ class JetsonOps(HostOps):
             self._kernels.fill(self._at(picture), pyramid.grid, pyramid.patch, half, quarter, means, self._gpu.stream)
         self._gpu.launched(picture, pyramid)
         self._known.clear()
-        self._filled = (pyramid, self._filled[0] if self._filled[0] is not pyramid else self._filled[1])
+        self._asked = False
+        if self._filled[0] is not pyramid:
+            self._filled = pyramid, self._filled[0]
 
     def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
         self._written()
@@ -85,19 +92,25 @@ class JetsonOps(HostOps):
         super().fetch(reference, source)
 
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
+        if self._gpu.lost is not None:
+            return super().residual(current, reference)
         tokens = len(current.means)
-        previous = self._filled[1] if self._filled[0] is current else None
-        with self._gpu.active():
+        ahead = self._filled[0] is current and not self._asked
+        previous = self._filled[1] if ahead else None
+        self._asked = True
+        with self._gpu.working():
             out, exposure, stream = self._at(self._out), self._at(self._exposure), self._gpu.stream
             self._kernels.exposure(self._at(reference.means), self._at(current.means), tokens, exposure, stream)
             levels = self._levels(current), self._levels(reference)
             self._kernels.residual(*levels, tokens, current.patch, out, stream, exposure=exposure)
-            self._histogram(current, out + 4 * 2 * tokens)
+            if ahead:
+                self._histogram(current, out + 4 * 2 * tokens)
             if previous is not None:
                 self._moved(current, previous, out + 4 * tokens)
         self._gpu.launched(current, reference, previous)
         values = self._read(2 * tokens + _BINS)
-        self._known[id(current),] = values[2 * tokens :]
+        if ahead:
+            self._known[id(current),] = values[2 * tokens :]
         if previous is not None:
             self._known[id(current), id(previous)] = values[tokens : 2 * tokens]
         gain, offset = self._exposure.tolist()
@@ -106,11 +119,11 @@ class JetsonOps(HostOps):
     def residual_at(
         self, current: PatchPyramid, slots: NDArray[np.int64], reference: PatchPyramid, sources: NDArray[np.int64]
     ) -> Floats:
-        if not len(slots):
-            return np.zeros(0, np.float32)
+        if self._gpu.lost is not None or not len(slots):
+            return super().residual_at(current, slots, reference, sources)
         self._gpu.settle()
         self._slots[0, : len(slots)], self._slots[1, : len(slots)] = slots, sources
-        with self._gpu.active():
+        with self._gpu.working():
             chosen = self._at(self._slots)
             self._kernels.residual(
                 self._levels(current),
@@ -129,15 +142,19 @@ class JetsonOps(HostOps):
         known = self._known.get((id(current), id(previous)))
         if known is not None:
             return known
-        with self._gpu.active():
+        if self._gpu.lost is not None:
+            return super().moved(current, previous)
+        with self._gpu.working():
             self._moved(current, previous, self._at(self._out))
         self._gpu.launched(current, previous)
         return self._read(len(current.means))
 
     def histogram(self, pyramid: PatchPyramid) -> Floats:
         known = self._known.get((id(pyramid),))
+        if known is None and self._gpu.lost is not None:
+            return super().histogram(pyramid)
         if known is None:
-            with self._gpu.active():
+            with self._gpu.working():
                 self._histogram(pyramid, self._at(self._out))
             self._gpu.launched(pyramid)
             known = self._read(_BINS)

@@ -15,17 +15,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from config.errors import EngineFault
+
+_log = structlog.get_logger(__name__)
 
 
 class Gpu:
     """The primary context of GPU 0, the one that jetson-utils, VPI and TensorRT use too, and a stream of our own.
 
     traffic: how often so far, by name: `syncs` (waits for a stream), `launches`, `staged` (copies into mapped memory),
-    `readbacks` (results that the host takes from the GPU or the OFA). Not thread-safe, but `active` is.
-    Raises ImportError without PyCUDA, PyCUDA's errors (plain `RuntimeError` from some versions) without a GPU.
+    `readbacks` (results that the host takes from the GPU or the OFA). lost: the error after which nothing is launched
+    any more. Not thread-safe, but `active` is. Raises ImportError without PyCUDA, what PyCUDA raises without a GPU.
     """
 
     def __init__(self) -> None:
@@ -39,6 +42,7 @@ class Gpu:
         self.arch = f"sm_{major}{minor}"  # 8.7 is sm_87, 11.0 is sm_110
         self._context = device.retain_primary_context()  # not pycuda.autoinit: that makes a context nobody else uses
         self.traffic: Counter[str] = Counter()
+        self.lost: str | None = None
         self._queued: list[object] = []
         with self.active():
             self.stream: Any = cuda.Stream()
@@ -51,6 +55,19 @@ class Gpu:
             yield
         finally:
             self.cuda.Context.pop()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """`active`, for launches and waits. An error of CUDA is for good: the context is dead, in this process. Raises
+        EngineFault then."""
+        try:
+            with self.active():
+                yield
+        except self.cuda.Error as error:
+            self.lost = f"{type(error).__name__}: {error}"
+            self._queued.clear()
+            _log.error("the GPU has failed, the CPU compares patches until the next start", error=self.lost)
+            raise EngineFault(f"GPU: {self.lost}") from error
 
     def mapped(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An array, zeros, that kernels reach at `address`. Raises MemoryError."""
@@ -76,9 +93,10 @@ class Gpu:
         self._queued.append(used)
 
     def settle(self) -> None:
-        """Wait for what is queued, if anything is. From here on the host may read it."""
+        """Wait for what is queued, if anything is. From here on the host may read it. Raises EngineFault."""
         if self._queued:
-            self.stream.synchronize()
+            with self.working():
+                self.stream.synchronize()
             self.traffic["syncs"] += 1
             self._queued.clear()
 
@@ -103,7 +121,9 @@ class MappedPool:
         self.made = 0
 
     def take(self) -> NDArray[np.uint8]:
-        """An array with contents undefined. Raises MemoryError."""
+        """An array with contents undefined; not mapped when the GPU is lost. Raises MemoryError."""
+        if self._gpu.lost is not None:
+            return np.empty(self._shape, np.uint8)
         try:
             array = self._free.popleft()
         except IndexError:

@@ -64,7 +64,8 @@ class ProcessSource:
         self._recorded = options.recorded
         self.copied = self.lost = 0
         self._closed = threading.Event()
-        self._held = self._told_lost = 0
+        self._held: set[int] = set()  # changed by whatever thread lets go of a frame
+        self._told_lost = 0
         self._first = True
         self._waiting: deque[dict[str, Any]] = deque()
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -184,18 +185,18 @@ class ProcessSource:
         return f"{self._name}: the capture process died ({how})"
 
     def _take(self, slot: int) -> Image:
-        if self._held >= len(self._slots) - _SPARE:
+        if len(self._held) >= len(self._slots) - _SPARE:
             image: Image = self._slots[slot].copy()
             self.copied += 1
             self._give_back(slot)
             return image
         lease = _Lease(self._slots[slot])
-        self._held += 1
+        self._held.add(slot)
         weakref.finalize(lease, self._returned, slot).atexit = False
         return np.asarray(lease)
 
     def _returned(self, slot: int) -> None:
-        self._held -= 1
+        self._held.discard(slot)
         self._give_back(slot)
 
     def _give_back(self, slot: int) -> None:

@@ -181,6 +181,7 @@ class RingCamera:
                 if kept is not None:
                     kept.keep(source)
             source.Close()
+            self._library.cudaStreamDestroy(self._stream)
 
     def _take(self, timeout_ms: int) -> Any:
         if self._stamped:

@@ -97,10 +97,13 @@ def test_a_still_frame_costs_one_read_back_and_one_wait(
     vlm, ops = built()
     for index in range(3):
         vlm.process(frame(texture(1), index))
-    ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(texture(1), 3)))
+    noise = texture(1) ^ np.uint8(1)
+    ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(noise, 3)))
     assert result.mode is Mode.REUSE
     assert ours == Counter(launches=2, syncs=1, readbacks=1)
     assert device == Counter(launch=5, sync=1)  # no upload, no download: the memory is shared
+    ours, device, _ = crossed(ops, jetson, lambda: vlm.process(frame(noise, 4)))  # the very same picture
+    assert ours["syncs"] <= 1 and ours["readbacks"] <= 1 and not ours["staged"]
     assert not vlm.faults
 
 
@@ -164,3 +167,22 @@ def test_memory_that_is_out_leaves_the_camera_to_the_cpu(jetson: Any, monkeypatc
     ops, _ = VisionChoice("", "", on_gpu=True).camera(Pictures(SIDE))  # type: ignore[arg-type]
     assert type(ops) is HostOps
     assert "mapped memory can't be had" in choose_vision().patches_why[0]
+
+
+def test_a_gpu_that_fails_costs_one_frame_its_coherence_and_then_the_cpu_does_its_work(
+    built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pycuda import driver
+
+    vlm, ops = built()
+    for index in range(3):
+        vlm.process(frame(texture(1), index))
+
+    def dead(self: Any) -> None:
+        raise driver.LaunchError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(driver.Stream, "synchronize", dead)
+    modes = [vlm.process(frame(texture(1), index)).mode for index in range(3, 9)]
+    assert modes == [Mode.FULL, Mode.FULL] + [Mode.REUSE] * 4
+    assert sum(vlm.faults.values()) == 1
+    assert "illegal memory access" in ops._gpu.lost
