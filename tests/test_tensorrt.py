@@ -487,7 +487,9 @@ def raw_context(world: World, runtime: TensorRtRuntime, profile: int = 0) -> Any
 
 def test_the_stand_in_refuses_what_tensorrt_refuses(world: World, runtime: TensorRtRuntime) -> None:
     with world.gpu.active():
-        context, stream = raw_context(world, runtime), world.gpu.stream()
+        first, context, stream = raw_context(world, runtime), raw_context(world, runtime), world.gpu.stream()
+        assert context.set_input_shape("patches", (4, 588)) is False, "only a first context has a profile by itself"
+        assert context.set_optimization_profile_async(0, stream.handle) is True
         assert context.set_input_shape("patches", (5, 588)) is False, "5 rows are outside a profile of 4"
         assert context.set_input_shape("patches", (4, 588)) is True
         assert set(context.infer_shapes()) == {"position", "row_bias"}
@@ -502,7 +504,7 @@ def test_the_stand_in_refuses_what_tensorrt_refuses(world: World, runtime: Tenso
             context.set_optimization_profile_async(7, stream.handle)
         assert context.set_input_shape("position", (4, 4)) and context.set_input_shape("row_bias", (4,))
         assert context.execute_async_v3(stream.handle) is False, "addresses are missing"
-        del context
+        del context, first
 
 
 def test_the_stand_in_refuses_a_thread_without_the_primary_context(world: World, runtime: TensorRtRuntime) -> None:

@@ -58,7 +58,7 @@ class Engine:
             raw = self.raw.create_execution_context()
         if raw is None:
             raise EngineFault(f"TensorRT made no execution context: {self._log.reason('probably out of memory')}")
-        if profile:
+        if rows is not None:  # profile 0 too: only the first context of an engine gets it by itself
             try:
                 raw.set_optimization_profile_async(profile, stream.handle)
             except RuntimeError as error:

@@ -82,6 +82,8 @@ class ICudaEngine:
         options.log_severity_level = 3
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._taken: set[int] = set()
+        self._had_context = False
+        """The first context gets profile 0 by itself; every other one has to choose (createExecutionContext)."""
         self.name = "Unnamed Network 0"
 
     @property
@@ -163,7 +165,9 @@ class IExecutionContext:
         self._addresses: dict[str, int] = {}
         self._profile = -1
         self._running = threading.Lock()
-        self._choose(0)
+        if not engine._header["profiles"] or not engine._had_context:
+            self._choose(0)
+        engine._had_context = True
 
     def __del__(self) -> None:
         if self._memory is not None:
@@ -203,6 +207,8 @@ class IExecutionContext:
             return self._refuse(f"set_input_shape: {name} is no input")
         wanted, fixed = Dims(shape), self.engine.get_tensor_shape(name)
         if -1 in fixed:
+            if self._profile < 0:
+                return self._refuse("no optimization profile has been chosen for this IExecutionContext")
             lowest, _, highest = self.engine.get_tensor_profile_shape(name, self._profile)
             fits = len(wanted) == len(fixed) and all(
                 low <= one <= high for low, one, high in zip(lowest, wanted, highest, strict=True)
