@@ -47,6 +47,8 @@ LIBRARIES = (
     collections,
     contextlib,
     ctypes,
+    shutil,
+    subprocess,
     fcntl,
     json,
     io.BytesIO,
