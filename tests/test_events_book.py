@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mqtt_world import until
@@ -24,7 +25,7 @@ def topic_of(event: AnyEvent) -> str:
     return f"stillwatch/box/{event.camera}/{event.kind}"
 
 
-def told(outbox: Outbox) -> list[dict[str, object]]:
+def told(outbox: Outbox) -> list[dict[str, Any]]:
     return [stored.document for stored in outbox.pending(10_000)]
 
 

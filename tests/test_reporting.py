@@ -135,3 +135,17 @@ def test_words_are_spared_and_the_news_say_so(desk: Desk) -> None:
     updates = [event for event in desk.settle() if event.type.value == "update"]
     assert [event.text for event in updates] == ["A yard.", "", "A yard."]
     assert updates[1].pending == () and "words at most every 60 s: tj-thermal at 96 °C" in updates[1].degraded[0]
+
+
+def test_a_muted_camera_tells_no_alerts_and_changes_but_ends_what_is_open_and_its_health(desk: Desk) -> None:
+    reporter = desk.reporter(None)
+    reporter.anomaly(alarm(1.2), FRAME, [BOX], [], FEATURES)
+    assert reporter.mute(3600.0) == reporter.muted_until is not None
+    reporter.anomaly(alarm(1.3, ended=True), FRAME, [BOX], [], FEATURES)
+    assert reporter.anomaly(alarm(1.4), FRAME, [BOX], [], FEATURES) is None
+    assert reporter.changed(CHANGE, FRAME, [BOX], [], FEATURES) is None
+    reporter.lost("no answer")
+    assert reporter.mute(0.0) is None
+    reporter.anomaly(alarm(1.5), FRAME, [BOX], [], FEATURES)
+    told = [(event.kind, event.type.value, event.score) for event in desk.settle()]
+    assert told == [("anomaly", "new", 1.2), ("anomaly", "end", 1.3), ("health", "new", None), ("anomaly", "new", 1.5)]
