@@ -4,7 +4,8 @@ A method takes device addresses (int, or what int() turns into one, such as `pyc
 and last the stream (`pycuda.driver.Stream`; None = the default stream). It returns as soon as the launch is queued:
 arrays must live, and must not be read or rewritten, until the stream has got there. Arrays are packed, C order, unless
 a pitch (bytes per row) is asked for; allocations of CUDA are aligned well enough, parts of them to 16 bytes where a row
-is said to be copied in units of 16. An empty launch (n = 0) is no launch.
+is said to be copied in units of 16. An empty launch (n = 0) is no launch. Mapped host memory works everywhere, but
+Orin's GPU doesn't cache it (documented): a frame, whose pixels are read several times, is better copied to the device.
 
 A context must be current in the calling thread, at `load` as at every launch; functions belong to the context in which
 they were loaded. Results equal those of `vpi_ops.host.HostOps` within what docs/jetson.md states per kernel.
@@ -326,7 +327,7 @@ def sides(patch: int) -> tuple[int, int]:
 
 def load(folders: Sequence[Path] | None = None) -> Kernels:
     """The kernels for the device of the current context: built ahead (`scripts/build-kernels`), compiled here before,
-    or compiled now with nvcc, half a minute at most, and kept for the next start.
+    or compiled now with nvcc, for some seconds, and kept for the next start.
 
     folders: where to look, and to the last of which to write; default: what came with the package, then the cache.
     Raises ImportError without PyCUDA, EngineFault when nothing can be loaded or compiled.
