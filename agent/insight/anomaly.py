@@ -1,9 +1,10 @@
-"""Anomaly, first form: what this camera has not seen at this place, by appearance or by motion.
+"""Anomaly: what this camera has not seen at this place, by appearance, by motion or by staying.
 
-Two streams, each with a score per token: appearance (how far the token is from the Gaussian of its place) and motion
-(how improbable it is that this place moves, and moves so). A stream's frame score is the root of the mean of its
-highest 1 % of cells, smoothed causally, and measured in the rarity that this camera's own history gives it; half of
-the allowed false alarms a day belong to each stream.
+Three streams, each with a score per token: appearance (how far the token is from the Gaussian of its place), motion
+(how improbable it is that this place moves, and moves so) and dwell (for how much longer than is usual there something
+has stayed, or been gone). A stream's frame score is the root of the mean of its highest 1 % of cells, smoothed
+causally, and measured in the rarity that this camera's own history gives it; each stream has its part of the allowed
+false alarms a day.
 
 An alarm begins when a stream stays past its limit for `min_duration_s` (two thresholds: once past the limit, staying
 above half-way counts) and ends when all have been below half-way for `clear_s`. Frames are learned `delay_s` after
@@ -24,8 +25,9 @@ from math import exp, inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.insight.baseline import WIDTH, Appearance, Floats, Motion, project, random_signs
+from agent.insight.baseline import WIDTH, Appearance, Floats, Motion, is_moving, project, random_signs
 from agent.insight.checks import require
+from agent.insight.dwell import Dwell
 from agent.insight.hysteresis import Episode, Hysteresis
 from agent.insight.rarity import DAY_S, ScoreHistory
 from agent.insight.regions import CellBox, large_components, merge_close
@@ -35,6 +37,8 @@ _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
 _TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
 """What a person calls normal counts as so many seconds of normal time, and as that share of it."""
+_STRANGE = 2.25
+"""Appearance score of a cell that looks unlike its place: one and a half of its normal spread."""
 _HISTORY_SHARE = 0.5
 """Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
 what this one would."""
@@ -78,6 +82,7 @@ class AnomalySettings:
 class Stream(str, Enum):
     APPEARANCE = "appearance"
     MOTION = "motion"
+    DWELL = "dwell"
 
 
 class AnomalyPhase(str, Enum):
@@ -134,6 +139,8 @@ class _Moment:
     dt_s: float
     points: Floats
     velocity: Floats | None
+    over: Floats
+    paused: NDArray[np.bool_]
     scores: dict[Stream, float]
 
 
@@ -160,6 +167,7 @@ class AnomalyModel:
         self.signs = random_signs(dim, self.settings.seed)
         self.appearance = Appearance(tokens, min(WIDTH, dim))
         self.motion = Motion(grid)
+        self.dwell = Dwell(grid)
         self.history = {stream: ScoreHistory() for stream in Stream}
         self.learned_s = 0.0
         self._points = np.zeros_like(self.appearance.mean)
@@ -177,6 +185,7 @@ class AnomalyModel:
         self._waiting: deque[_Moment] = deque()
         self._open_s = 0.0
         self._open_scores: dict[Stream, float] = {}
+        self._open_over = np.zeros(tokens, np.float32)
 
     @property
     def state(self) -> AnomalyState:
@@ -206,7 +215,7 @@ class AnomalyModel:
         gap_s = 0.0 if first else now_s - self._last_s
         self._last_s = now_s
         self._velocity = None if motion is None or cut or gap_s <= 0 else motion / np.float32(gap_s)
-        self._score_cells(features, ignored)
+        self._score_cells(features, ignored, min(gap_s, _LONGEST_STEP_S))
         if cut:
             self._smooth.clear()
             self._grace_until_s = now_s + self.settings.cut_grace_s
@@ -225,6 +234,7 @@ class AnomalyModel:
         self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
         if self._velocity is not None:
             self.motion.forget(places, self._velocity)
+        self.dwell.forget(places)
         self._smooth.clear()
         self._alarm.cancel()
         self._peak = None
@@ -246,7 +256,7 @@ class AnomalyModel:
             seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(self.motion.seconds))
             self.motion.learn(seen.velocity, seconds, self.settings.age_s)
 
-    def _score_cells(self, features: Floats, ignored: NDArray[np.bool_] | None) -> None:
+    def _score_cells(self, features: Floats, ignored: NDArray[np.bool_] | None, gap_s: float) -> None:
         self._counted = None if ignored is None else ~ignored
         self._points = project(features, self.signs)
         self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
@@ -254,6 +264,10 @@ class AnomalyModel:
             self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
         else:
             self._cells[Stream.MOTION] = self.motion.score(self._velocity)
+        moving = np.zeros(len(self._points), bool) if self._velocity is None else is_moving(self._velocity)
+        known = self.learned_s >= self.settings.learn_s / 2
+        self.dwell.process(known & (self._cells[Stream.APPEARANCE] >= _STRANGE), moving, gap_s)
+        self._cells[Stream.DWELL] = self.dwell.score()
         if ignored is not None:
             for cells in self._cells.values():
                 cells[ignored] = 0
@@ -337,25 +351,33 @@ class AnomalyModel:
         if not normal:
             self._waiting.clear()
             self._open_scores.clear()
+            self._open_over = np.zeros_like(self._open_over)
             self._open_s = 0.0
             return
         if self._velocity is None:
-            scores = {Stream.APPEARANCE: scores[Stream.APPEARANCE]}
+            scores = {stream: score for stream, score in scores.items() if stream is not Stream.MOTION}
+        if self.dwell.unsettled.any():  # how long it stays is learned when it is over
+            scores = {stream: score for stream, score in scores.items() if stream is not Stream.DWELL}
         for stream, score in scores.items():
             self._open_scores[stream] = max(score, self._open_scores.get(stream, score))
+        self._open_over = np.maximum(self._open_over, self.dwell.over)
         self._open_s += dt_s
         if self._open_s >= _TICK_S:
-            moment = _Moment(now_s, self._open_s, self._points.copy(), self._velocity, self._open_scores)
+            paused = self.dwell.unsettled & (self.dwell.stayed < self.settings.accept_after_s)
+            moment = _Moment(
+                now_s, self._open_s, self._points.copy(), self._velocity, self._open_over, paused, self._open_scores
+            )
             self._waiting.append(moment)
-            self._open_s, self._open_scores = 0.0, {}
+            self._open_s, self._open_scores, self._open_over = 0.0, {}, np.zeros_like(self._open_over)
         while self._waiting and self._waiting[0].at_s <= now_s - self.settings.delay_s:
             self._learn_moment(self._waiting.popleft())
 
     def _learn_moment(self, moment: _Moment) -> None:
         age_s = self.settings.age_s
-        self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted)
+        self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted, moment.paused)
         if moment.velocity is not None:
             self.motion.learn(moment.velocity, moment.dt_s, age_s)
+        self.dwell.learn(moment.over, moment.dt_s, age_s)
         self.learned_s += moment.dt_s
         for stream, score in moment.scores.items():
             self.history[stream].add(score, moment.dt_s, span_s=_HISTORY_SHARE * self.learned_s)

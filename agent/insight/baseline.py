@@ -65,11 +65,20 @@ class Appearance:
         """How far the projected tokens (T, K) are from normal, without the shift that all tokens `counted` share."""
         return own_change(points - self.mean, counted)
 
-    def learn(self, points: Floats, dt_s: float, age_s: float, counted: NDArray[np.bool_] | None = None) -> None:
-        """Take in `dt_s` seconds of projected tokens (T, K)."""
+    def learn(
+        self,
+        points: Floats,
+        dt_s: float,
+        age_s: float,
+        counted: NDArray[np.bool_] | None = None,
+        paused: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Take in `dt_s` seconds of projected tokens (T, K), but at the places that are `paused` (T,)."""
         away = self.away(points, counted) if self.seconds.any() else points - self.mean
         self.seconds = np.minimum(self.seconds + np.float32(dt_s), np.float32(age_s))
         share = (dt_s / self.seconds)[:, None]
+        if paused is not None:
+            share[paused] = 0
         self.mean += share * away
         self.variance = (1 - share) * (self.variance + share * away * away)
         self._precision = None

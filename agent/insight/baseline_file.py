@@ -15,7 +15,7 @@ from agent.insight.anomaly import AnomalyModel, Stream
 from agent.insight.rarity import ScoreHistory
 from config.errors import ConfigError, CorruptInput
 
-_VERSION = 1
+_VERSION = 2
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -34,6 +34,7 @@ def snapshot(model: AnomalyModel, model_name: str, now_s: float) -> dict[str, ND
         "variance": model.appearance.variance,
         "motion_seconds": model.motion.seconds,
         "motion_moments": model.motion.moments,
+        "dwell_longest": model.dwell.longest,
     }
     for stream, history in model.history.items():
         arrays[f"{stream.value}_blocks"] = np.array(history.blocks, np.float64)
@@ -103,6 +104,7 @@ def _restore(path: Path, model: AnomalyModel, arrays: dict[str, NDArray[Any]], n
         "variance": (model.appearance, "variance"),
         "motion_seconds": (model.motion, "seconds"),
         "motion_moments": (model.motion, "moments"),
+        "dwell_longest": (model.dwell, "longest"),
     }
     expected: dict[str, tuple[int | None, ...]] = {  # None = any length
         name: getattr(owner, attribute).shape for name, (owner, attribute) in targets.items()

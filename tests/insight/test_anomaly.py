@@ -240,3 +240,14 @@ def test_settings_that_cannot_work_are_refused_by_name() -> None:
         AnomalySettings(false_alarms_per_day=0)
     with pytest.raises(ConfigError, match=r"anomaly\.learn_s"):
         AnomalySettings(learn_s=1)
+
+
+def test_what_is_often_seen_passing_is_an_alarm_when_it_stays() -> None:
+    street = Street(AnomalySettings(learn_s=300))
+    spot = cells(2, 2, 2, 2)
+    while street.model.state.phase is AnomalyPhase.LEARNING:
+        street.run(2, spot)
+        street.run(10)
+    assert street.run(2, spot) == []
+    (alarm,) = street.run(60, spot)
+    assert alarm.streams[0] is Stream.DWELL and alarm.regions == ((2, 2, 2, 2),)
