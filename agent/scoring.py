@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bench.clips import Clip
+from agent.capture import open_source
 from agent.capture.frame import Frame
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
@@ -132,7 +133,8 @@ class Scorer:
         vlm = TemporalVLM(Preprocessor(self._loaded.manifest), encoder, self._ops, settings, costs=self._costs)
         signs = random_signs(encoder.dim, _SEED)
         before_s: float | None = None
-        with wanted.open() as source, closing(vlm):
+        # The codec's motion vectors are too coarse for this: they are not asked for.
+        with open_source(wanted.uri, source_id="score", paced=False) as source, closing(vlm):
             self._fps = source.info.fps
             for frame in wanted.frames(source):
                 self._enter(clip, frame)

@@ -35,7 +35,7 @@ class Sense(str, Enum):
 
 _KEEP_S = 0.35
 """Time constant of the evidence."""
-_TRUST = {Sense.APPEARANCE: 0.25, Sense.MOTION: 1.0}
+_TRUST = {Sense.APPEARANCE: 0.5, Sense.MOTION: 1.0}
 """A walker a few tokens high looks much like the next cyclist: looks decide where ways of moving leave it open."""
 _RESTLESS = 0.98
 """Quantile of normal frames that a stream is measured in."""
@@ -83,7 +83,7 @@ class Normal:
 @dataclass(frozen=True, slots=True)
 class Surprise:
     """A frame's maps, float32 (h, w). total: their sum, what is decided by. parts: the streams that it is made of; in
-    motion 1, in appearance a quarter is what one normal frame in fifty reaches."""
+    motion 1, in appearance a half is what one normal frame in fifty reaches."""
 
     total: Floats
     parts: dict[Sense, Floats]
