@@ -68,7 +68,7 @@ class Batch:
         return ready
 
     def ask(self, batch: dict[str, Any], rng: np.random.Generator, asked: int) -> None:
-        """Other questions about the pictures of a batch; in half of the batches the later picture of a pair comes first."""
+        """Other questions about the pictures of a batch; in half of the batches the later picture comes first."""
         truths, visual = batch["truths"], batch["source"].shape[1] // 4
         single = [self._ask(both[n], rng, asked) for n in range(2) for both in truths]
         batch["single"] = pack(self._words, single, visual, 1)
