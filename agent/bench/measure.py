@@ -31,6 +31,7 @@ from agent.capture.frame import Frame
 from agent.capture.scene.source import SceneSource
 from agent.capture.scene.truth import SceneTruth
 from agent.coherence.costs import EncodeCosts
+from agent.coherence.memory import by_part, weights
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import CoherenceSettings
 from engines.decoder import Decoder
@@ -100,7 +101,8 @@ class _Run:
         clock: Clock,
     ) -> None:
         self._clip, self._settings, self._wanted, self._clock = clip, settings, wanted, clock
-        self._manifest = manifest = runtime.model.manifest
+        self._runtime, self._manifest = runtime, runtime.model.manifest
+        manifest = self._manifest
         self._preprocessor, self._encoder = Preprocessor(manifest), OnnxEncoder(runtime)
         self._vlm = TemporalVLM(self._preprocessor, OnnxEncoder(runtime), HostOps(), settings, costs=costs, clock=clock)
         self._tally, self._full = Tally(), Side(FULL)
@@ -208,6 +210,8 @@ class _Run:
             },
             "modes": tally.modes,
             "stages_ms": tally.stages_ms,
+            "profile": self._vlm.profile.report(),
+            "memory": {**by_part(self._vlm.holdings), "model": weights(self._runtime.model)},
             "rivals": self._rival_reports(speedup),
             "ours_at_equal_fidelity": self._at_equal_fidelity(speedup, fidelity),
             "events": timing(self._news.told_s, self._full_news.told_s) if self._step == 1 else None,

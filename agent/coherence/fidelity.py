@@ -45,7 +45,7 @@ class FidelityControl:
     def frame(self, expected: float, encoded: int) -> None:
         """A frame was handled that keeps this mean expected error; `encoded` tokens were run."""
         self._error += _HORIZON * (expected * self.staleness.scale - self._error)
-        if encoded:  # while nothing is encoded nothing new can go wrong
+        if encoded or expected > 2 * self.staleness.fresh:  # else nothing new can go wrong
             self._audit_in -= 1
 
     def audited(self, expected: float, measured: float) -> None:

@@ -52,13 +52,14 @@ _RESTED = 300
 class Slide:
     """Where the model looks in this frame. crop: (x0, y0, x1, y1) source pixels. entered: this crop has another size
     than the one before; nothing temporal holds. source: int64 (T,), the slot whose content each slot now has, None when
-    the grid has not stepped. revealed: bool (T,), slots whose content is new, None with no step. camera_px: (x, y)
-    source pixels by which the content moved since the frame before."""
+    the grid has not stepped. revealed: bool (T,), slots whose content is new, None with no step. steps: (columns, rows)
+    by which content has moved on the grid. camera_px: (x, y) source pixels by which it moved since the frame before."""
 
     crop: Crop
     entered: bool = False
     source: Slots | None = None
     revealed: Mask | None = None
+    steps: tuple[int, int] = (0, 0)
     camera_px: tuple[float, float] = (0.0, 0.0)
 
 
@@ -112,7 +113,7 @@ class GridLock:
             return Slide(self._crop(), camera_px=camera)
         if (np.abs(steps) >= (self._grid[1], self._grid[0])).any():
             return Slide(self._crop(), entered=True)
-        return Slide(self._crop(), False, *self._step(steps), camera)
+        return Slide(self._crop(), False, *self._step(steps), (int(steps[0]), int(steps[1])), camera)
 
     def _try(self, image: Image, stale: float) -> Slide | None:
         if stale < _RESTLESS:

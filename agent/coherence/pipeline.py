@@ -302,7 +302,7 @@ class TemporalVLM:
             self._drift.fetch(source)
             self._accumulator.fetch(source)
             self._quality.fetch(source)
-            view.planner.slid(source, 1.0)
+            view.planner.slid(source, slide.steps)
             view.warp.slid(source)
         return view
 

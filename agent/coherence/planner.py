@@ -81,8 +81,9 @@ class Planner:
         self._waiting: Floats = np.zeros(self._tokens, np.float32)
         self._age: Floats = np.zeros(self._tokens, np.float32)
         self._pressure: Floats = np.zeros(self._tokens, np.float32)
-        self._travelled: Floats = np.zeros(self._tokens, np.float32)
+        self._travelled: Floats = np.zeros((self._tokens, 2), np.float32)
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
+        self._noise_ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
         self._differs: float = 0.0
         self.coarse: Mask = np.zeros(self._tokens, bool)
@@ -93,12 +94,12 @@ class Planner:
         """The most tokens that a selective plan may encode now."""
         return _budget(self.settings, self._costs)
 
-    def slid(self, source: Slots, steps: float) -> None:
-        """The grid has stepped by so many patches: slot `i` shows what slot `source[i]` showed."""
+    def slid(self, source: Slots, steps: tuple[int, int]) -> None:
+        """The grid has stepped by so many columns and rows: slot `i` shows what slot `source[i]` showed."""
         self._noise.fetch(source)
         self._hold, self._waiting = self._hold[source], self._waiting[source]
         self._age, self._pressure = self._age[source], self._pressure[source]
-        self._travelled = self._travelled[source] + np.float32(steps)
+        self._travelled = self._travelled[source] + np.array(steps, np.float32)
 
     def assess(self, residual: Floats, difference: Floats, since_full: float) -> Assessment:
         """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels. since_full: by
@@ -107,6 +108,8 @@ class Planner:
         self._noise.process(difference)
         threshold = self._noise.threshold(s.residual, s.noise_factor, s.residual * s.noise_ceiling)
         self._ratio = ratio = residual / threshold
+        noise = np.minimum(self._noise.threshold(0, s.noise_factor, np.inf), 3 * difference)
+        self._noise_ratio = np.asarray(noise / threshold, np.float32)
         self._differs = max(since_full / self._seen_count, 1 - self._control.floor) / self._control.staleness.scale
         kept_back = _KEPT_BACK * self._differs * self._seen_count
         tolerated = np.float32(self._control.staleness.tolerated(ratio, 1 - self._control.floor, kept_back))
@@ -162,7 +165,7 @@ class Planner:
         stale = stale | self.coarse  # a refined cell is news to the tokens around it
         self.coarse[:] = False if coarse is None else coarse
         if len(slots) and len(error):
-            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], self._travelled[slots])
+            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], self._way(slots))
         if every:
             self._age[...] = 0
             self._pressure[...] = 0
@@ -181,6 +184,11 @@ class Planner:
             self._waiting[slots] = 0
         self._control.frame(self.expected, len(slots))
 
+    def _way(self, slots: Slots | slice) -> Floats:
+        """Patches from where a token was encoded to where it is now."""
+        travelled = self._travelled[slots]
+        return np.asarray(np.hypot(travelled[:, 0], travelled[:, 1]))
+
     def _within(self, refresh: Slots, room: int) -> Slots:
         """As many of the tokens to refresh as there is room for; a coarse cell is refined as a whole or not at all."""
         refresh = refresh[:room]
@@ -191,13 +199,14 @@ class Planner:
         """Clean tokens to encode anew, most stale first: as many as the floor of fidelity asks for while the scene
         moves, all that drifted once it rests."""
         s, control = self.settings, self._control
-        expected = control.staleness.expect(ratio, self._pressure, self._travelled)
+        ratio = np.where(ratio > self._noise_ratio, ratio, np.float32(0))  # noise is there again after any encode
+        expected = control.staleness.expect(ratio, self._pressure, self._way(slice(None)))
         expected[self.coarse] = np.maximum(expected[self.coarse], COARSE)
         fresh = np.float32(control.staleness.fresh)
         expected[stale] = fresh
         total = float(expected[self._seen].sum())
         settled = self._still >= s.settle_frames
-        drifted = expected * np.float32(control.staleness.scale) > fresh + s.settle_drift
+        drifted = (expected - fresh) * np.float32(control.staleness.scale) > s.settle_drift
         worth = drifted if settled else (self._pressure > 0) | (expected > fresh)
         worth |= self.coarse
         candidates = np.flatnonzero(self._seen & ~stale & worth)
