@@ -36,6 +36,9 @@ _HOLD_FRAMES = 2
 _KEPT_BACK, _KEPT = 0.12, 0.2
 """Shares of what has changed since the last full encode (or may have, by the floor) that may be left undone, and that
 all error together may come to: a floor alone could be held for long by never updating."""
+_SAMPLED = 16
+"""One in so many of the changed tokens that are left undone is encoded all the same: what was learned of such changes
+may not hold for this one, as when the light changes."""
 _TURN = 64
 """Frames after which a token is twice as urgent."""
 
@@ -218,7 +221,9 @@ class Planner:
         else:
             excess = total - min(control.allowed, _KEPT * self._differs) * self._seen_count
             needed = int(np.searchsorted(gains, excess)) + 1 if excess > 0 else 0
-            count = min(len(candidates), max(needed, s.refresh_tokens if self._pressure.any() else 0))
+            left = int(np.count_nonzero((ratio > 1) & self._seen & ~stale))
+            samples = (s.refresh_tokens if left or self._pressure.any() else 0) + left // _SAMPLED
+            count = min(len(candidates), max(needed, samples))
         self.expected = (total - (float(gains[count - 1]) if count else 0.0)) / self._seen_count
         return candidates[:count]
 
