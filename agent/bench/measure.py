@@ -105,7 +105,7 @@ class _Run:
         manifest = self._manifest
         self._preprocessor, self._encoder = Preprocessor(manifest), OnnxEncoder(runtime)
         self._vlm = TemporalVLM(self._preprocessor, OnnxEncoder(runtime), HostOps(), settings, costs=costs, clock=clock)
-        self._tally, self._full = Tally(), Side(FULL)
+        self._tally, self._full = Tally(settings.fidelity_floor), Side(FULL)
         self._rivals = [(rival, Side(rival.name, rival.setting)) for rival in rivals_of(wanted.against, runtime, costs)]
         self._every_n: EveryN | None = None
         decoder = Decoder(runtime.model, threads=runtime.threads, spin=runtime.spin) if _speaks(manifest) else None
@@ -201,6 +201,7 @@ class _Run:
             "fidelity": fidelity,
             "fidelity_ema": tally.fidelity_ema(),
             "skill": tally.skill,
+            "skill_where_stale": tally.skill_where_stale,
             "copy_last_fidelity": float(np.mean(tally.copied.means)) if tally.copied.means else None,
             "tokens": {
                 "full_per_s": seen * fps,

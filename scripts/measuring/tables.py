@@ -28,7 +28,7 @@ def machine(threads: int) -> list[str]:
 def contents(rows: Rows) -> list[str]:
     """A line for each kind of content."""
     table = _Table("content", "floor", "clips", "speed-up", "not trained on", "slowest clip", "bound", "efficiency")
-    table.add_columns("fidelity, p5", "skill", "decoder tokens reduced")
+    table.add_columns("fidelity, p5", "skill", "where the anchor is stale", "decoder tokens reduced")
     for name, reports in rows.items():
         same = _scored(reports)
         fidelities = [r["fidelity"] for r in same]
@@ -43,6 +43,7 @@ def contents(rows: Rows) -> list[str]:
             _ratio([r["efficiency"] for r in same]).removesuffix("×"),
             ", ".join(f"{np.mean([f[key] for f in fidelities]):.4f}" for key in ("mean", "p5")),
             _mean([r["skill"] for r in same]),
+            _mean([r["skill_where_stale"] for r in same]),
             _ratio([r["tokens"]["reduction"] for r in same]),
         )
     return table.lines
@@ -66,7 +67,7 @@ def rivals(rows: Rows) -> list[str]:
 def clips(rows: Rows) -> list[str]:
     """A line for each clip."""
     table = _Table("clip", "pan", "trained on", "frames", "speed-up", "bound", "fidelity, p5, lowest", "p5 of tokens")
-    table.add_columns("blended", "skill", "copy of the last frame", "decoder tokens reduced")
+    table.add_columns("blended", "skill", "where stale", "copy of the last frame", "decoder tokens reduced")
     for r in (r for reports in rows.values() for r in reports):
         table.add(
             _name(r) + ("" if r["scored"] else " (not scored)"),
@@ -79,6 +80,7 @@ def clips(rows: Rows) -> list[str]:
             f"{r['fidelity']['token_p5']:.4f}",
             f"{r['fidelity_ema']['mean']:.4f}",
             _mean([r["skill"]]),
+            _mean([r["skill_where_stale"]]),
             _mean([r["copy_last_fidelity"]], 4),
             _ratio([r["tokens"]["reduction"]]),
         )
