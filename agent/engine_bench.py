@@ -24,10 +24,9 @@ from rich.table import Table
 
 from config.errors import ConfigError
 from engines.cost import encode_cost
-from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.pair import OnnxPair
-from engines.onnx.runtime import OnnxRuntime
+from engines.onnx.runtime import OnnxRuntime, fastest
 from engines.plan import EncodePlan, Mode
 from engines.random_tower import TOWERS, model_or_tower
 
@@ -56,22 +55,9 @@ def bench_engine(
     for name in towers:
         progress(f"{name}: getting ready")
         with model_or_tower(name) as model:
-            runtime = _faster(model, threads, clock)
+            runtime = fastest(model, threads, clock)
             measured.append(_curve(name, runtime, seconds, progress, clock))
     return {"threads": threads, "cores": os.cpu_count(), "towers": measured}
-
-
-def _faster(model: Model, threads: int, clock: Clock) -> OnnxRuntime:
-    """Idle threads wait actively or asleep: the former is faster on cores that have nothing else to do, else by far the
-    slower."""
-    patches = np.zeros((model.manifest.tokens, 3 * model.manifest.patch_size**2), np.float32)
-    tried = []
-    for spin in (True, False):
-        runtime = OnnxRuntime(model, threads=threads, spin=spin)
-        session = runtime.session("encode_full_fused")
-        spent = [_timed(clock, session.run, ["features"], {"patches": patches}) for _ in range(4)]
-        tried.append((float(np.median(spent[1:])), runtime))
-    return min(tried, key=lambda timed: timed[0])[1]
 
 
 def _curve(name: str, runtime: OnnxRuntime, seconds: float, progress: Progress, clock: Clock) -> dict[str, Any]:

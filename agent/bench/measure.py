@@ -37,7 +37,7 @@ from agent.coherence.settings import CoherenceSettings
 from engines.decoder import Decoder
 from engines.manifest import Manifest
 from engines.onnx.encoder import OnnxEncoder
-from engines.onnx.runtime import OnnxRuntime
+from engines.onnx.runtime import OnnxRuntime, fastest
 from engines.preprocess import Preprocessor
 from engines.random_tower import model_or_tower
 from vpi_ops.host import HostOps
@@ -67,20 +67,20 @@ def bench(
     settings: CoherenceSettings | None = None,
     wanted: Wanted | None = None,
     threads: int = 2,
-    spin: bool = False,
+    spin: bool | None = None,
     clock: Clock = time.perf_counter,
     done: Callable[[dict[str, Any]], None] = lambda report: None,
 ) -> list[dict[str, Any]]:
     """One report a clip, with the keys of `stillwatch bench --json`.
 
     clips: whatever `open_source` takes, with `:FIRST-LAST` for some of its frames. model: a name, a folder, or a random
-    tower of `engines.random_tower`. threads, spin: of ONNX Runtime.
+    tower of `engines.random_tower`. threads, spin: of ONNX Runtime; None = whatever is faster here and now.
     done: gets each report when its clip is over. Raises ModelError, ConfigError, SourceError, CorruptInput.
     """
     wanted, settings = wanted or Wanted(), settings or CoherenceSettings()
     reports = []
     with model_or_tower(model) as loaded:
-        runtime = OnnxRuntime(loaded, threads=threads, spin=spin)
+        runtime = fastest(loaded, threads) if spin is None else OnnxRuntime(loaded, threads=threads, spin=spin)
         costs = EncodeCosts.measure(OnnxEncoder(runtime))
         for clip in clips:
             reports.append(_Run(Clip.of(clip, wanted.frames), runtime, costs, settings, wanted, clock).process())
@@ -193,6 +193,7 @@ class _Run:
             "frames": frames,
             "fps": fps,
             "fidelity_floor": self._settings.fidelity_floor,
+            "spin": self._runtime.spin,
             "full_ms": spread(self._full.ms),
             "temporal_ms": spread(tally.ours.ms),
             "speedup": speedup,
