@@ -104,7 +104,14 @@ class _Run:
         self._runtime, self._manifest = runtime, runtime.model.manifest
         manifest = self._manifest
         self._preprocessor, self._encoder = Preprocessor(manifest), OnnxEncoder(runtime)
-        self._vlm = TemporalVLM(self._preprocessor, OnnxEncoder(runtime), HostOps(), settings, costs=costs, clock=clock)
+        self._vlm = TemporalVLM(
+            self._preprocessor,
+            OnnxEncoder(runtime),
+            HostOps(threads=runtime.threads),
+            settings,
+            costs=costs,
+            clock=clock,
+        )
         self._tally, self._full = Tally(settings.fidelity_floor), Side(FULL)
         self._rivals = [(rival, Side(rival.name, rival.setting)) for rival in rivals_of(wanted.against, runtime, costs)]
         self._every_n: EveryN | None = None

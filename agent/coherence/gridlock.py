@@ -26,8 +26,8 @@ Crop = tuple[int, int, int, int]
 
 _RESTLESS = 0.08
 """Share of stale patches from which on a lock is tried."""
-_LOOK_AGAIN = 8
-"""Frames until it is tried again where the camera was found at rest."""
+_LOOK_AGAIN, _LONGEST_LOOK = 8, 64
+"""Frames until it is tried again where the camera was found at rest, doubled each time."""
 _LEAST_PX = 0.4
 """Source pixels a frame below which a camera stands still."""
 _TRUSTED = 0.45
@@ -81,6 +81,7 @@ class GridLock:
         self._possible = bool((self._patch >= 4).all())
         self._pause = _FIRST_PAUSE
         self._wait = 0
+        self._look_again = _LOOK_AGAIN
         self.reset()
 
     def reset(self) -> None:
@@ -124,9 +125,11 @@ class GridLock:
             return None
         moved = self._follow(image)
         if moved is None or np.abs(moved).max() < _LEAST_PX:
-            self._key, self._wait = None, _LOOK_AGAIN
+            self._key, self._wait = None, self._look_again
+            self._look_again = min(2 * self._look_again, _LONGEST_LOOK)
             return None
         self.locked = True
+        self._look_again = _LOOK_AGAIN
         return Slide(self._crop(), entered=True)
 
     def _ends(self, stale: float) -> bool:

@@ -50,6 +50,9 @@ _LEAST_FETCH = 0.05
 _PROBED_ROWS = 64
 """Every so many-th row is compared first: noise shows there, and the rest need not be read."""
 
+_SAME_GLANCE = 2.0
+"""Grey levels by which the mean of a patch may differ for the last glance at the picture to hold."""
+
 _LONG_REST = 5
 """Flow rests so many times longer after a frame that took the full encode all the same."""
 
@@ -104,6 +107,7 @@ class TemporalVLM:
         self._still = np.zeros((self._tokens, 2), np.float32)
         self._moved, self._flow_rest = self._still, 0
         self._glance: Glance | None = None
+        self._glanced = np.zeros(self._tokens, np.float32)
         self._frame_size = (0, 0)
         self._lock: GridLock | None = None
         self._whole: View
@@ -155,6 +159,7 @@ class TemporalVLM:
         if self._lock is not None:
             self._lock.reset()
         self._cuts.reset()
+        self._glance = None
         self._scene_began = -1
         self._motion.reset()
         self._encoder.reset()
@@ -340,8 +345,10 @@ class TemporalVLM:
     def _suspect(self, index: int, picture: Picture, still: bool) -> tuple[CutVerdict, bool, TokenMap | None]:
         """What the frames in brief say of a cut, whether a new scene is known to have begun that was not known before,
         and the full encode that a suspicion costs."""
-        if not still or self._glance is None:
+        means = self._current.means
+        if self._glance is None or (not still and float(np.abs(means - self._glanced).max()) > _SAME_GLANCE):
             self._glance = Glance.take(self._ops, self._current)
+            self._glanced[...] = means
         verdict = self._cuts.process(index, self._glance)
         tokens = None
         cut = verdict.found is not None and self._scene_began < verdict.found.start

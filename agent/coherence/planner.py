@@ -36,9 +36,14 @@ _HOLD_FRAMES = 2
 _KEPT_BACK, _KEPT = 0.12, 0.2
 """Shares of what has changed since the last full encode (or may have, by the floor) that may be left undone, and that
 all error together may come to: a floor alone could be held for long by never updating."""
-_SAMPLED = 16
-"""One in so many of the changed tokens that are left undone is encoded all the same: what was learned of such changes
-may not hold for this one, as when the light changes."""
+_CHANGING, _SAMPLED = 0.7, 16
+"""Residual ÷ threshold from which on a token counts as changing; one in so many of those that are left undone is
+encoded all the same: what was learned of such changes may not hold for this one, as when the light changes."""
+_AT_ONCE = 0.25
+"""Where nothing has changed, so much more is refreshed at once that some frames go without: a run of the network costs
+more than the first few tokens in it."""
+_SELDOM = 8
+"""Frames between samples where nothing has changed."""
 _TURN = 64
 """Frames after which a token is twice as urgent."""
 
@@ -88,6 +93,7 @@ class Planner:
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
         self._noise_ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
+        self._since_sample: int = 0
         self._differs: float = 0.0
         self.coarse: Mask = np.zeros(self._tokens, bool)
         self.expected: float = 0.0
@@ -219,10 +225,17 @@ class Planner:
         if settled:
             count = len(candidates)
         else:
-            excess = total - min(control.allowed, _KEPT * self._differs) * self._seen_count
+            limit = min(control.allowed, _KEPT * self._differs) * self._seen_count
+            excess = total - limit
+            calls = bool(stale.any())  # the network runs anyway
+            if excess > 0 and not calls:
+                excess += _AT_ONCE * limit
             needed = int(np.searchsorted(gains, excess)) + 1 if excess > 0 else 0
-            left = int(np.count_nonzero((ratio > 1) & self._seen & ~stale))
+            left = int(np.count_nonzero((ratio > _CHANGING) & self._seen & ~stale))
             samples = (s.refresh_tokens if left or self._pressure.any() else 0) + left // _SAMPLED
+            self._since_sample = 0 if calls else self._since_sample + 1
+            if not calls and left < _SAMPLED and self._since_sample % _SELDOM:
+                samples = 0
             count = min(len(candidates), max(needed, samples))
         self.expected = (total - (float(gains[count - 1]) if count else 0.0)) / self._seen_count
         return candidates[:count]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-EDGES = np.array([0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2, 3.0], np.float32)
+EDGES = np.array([0.15, 0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2, 3.0], np.float32)
 """Bounds of the bins of residual ÷ threshold."""
-_START = np.array([0.001, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.08, 0.2], np.float32)
+_START = np.array([0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.08, 0.2], np.float32)
 _CONTEXT = np.array([0.35, 0.01], np.float32)
 """Error per unit of pressure, and per patch travelled, before anything is measured."""
 COARSE = 0.08
@@ -50,7 +50,7 @@ class Staleness:
     @property
     def fresh(self) -> float:
         """Error of a token that was just encoded: the tokens it attends to are not all fresh."""
-        return float(self._curve[0])
+        return float(self._curve.min())
 
     def tolerated(self, ratio: Floats, each: float, total: float) -> float:
         """How many times the threshold a residual may reach, 1 or more: what the tokens below have changed is expected
@@ -77,7 +77,7 @@ class Staleness:
         rate = counts[seen] / (self._counts[seen] + counts[seen])
         self._curve[seen] += (rate * (sums[seen] / counts[seen] - self._curve[seen])).astype(np.float32)
         self._counts[seen] = np.minimum(self._counts[seen] + counts[seen], _BIN_SAMPLES)
-        calm = ratio <= EDGES[0]
+        calm = ratio <= EDGES[1]
         if calm.any():
             x = np.stack([pressure[calm], travelled[calm]], axis=1).astype(np.float64)
             left = np.maximum(error[calm] - self._curve[0], 0).astype(np.float64)
