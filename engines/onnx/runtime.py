@@ -14,6 +14,9 @@ from config.errors import EngineFault, ModelError
 from engines.manifest import GRAPH_FORMAT, Model
 
 _TRIES = 8
+_LOADED = 1.25
+"""How many times as long threads that wait actively may take: on free cores they gain a tenth of a full encode and a
+third of a small one, on loaded ones they lose by far more than this."""
 
 
 class OnnxRuntime:
@@ -66,8 +69,7 @@ class OnnxRuntime:
 
 
 def fastest(model: Model, threads: int, clock: Callable[[], float] = time.perf_counter) -> OnnxRuntime:
-    """With threads that wait actively, or asleep, by what a full encode takes now in either way: the former is faster
-    on cores that have nothing else to do, else by far the slower. Raises ModelError."""
+    """With threads that wait actively, unless full encodes show that the cores have other work. Raises ModelError."""
     patches = np.zeros((model.manifest.tokens, 3 * model.manifest.patch_size**2), np.float32)
     both = [OnnxRuntime(model, threads=threads, spin=spin) for spin in (True, False)]
     spent: list[list[float]] = [[], []]
@@ -76,7 +78,8 @@ def fastest(model: Model, threads: int, clock: Callable[[], float] = time.perf_c
             start = clock()
             runtime.session("encode_full_fused").run(["features"], {"patches": patches})
             times.append(clock() - start)
-    return both[int(np.argmin([np.median(times[1:]) for times in spent]))]
+    active, asleep = (float(np.median(times[1:])) for times in spent)
+    return both[active > _LOADED * asleep]
 
 
 def run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
