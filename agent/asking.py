@@ -18,7 +18,7 @@ from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def remarks(model: Model, uri: str, seconds: float | None = None) -> Iterator[Re
     """
     decoder = Decoder(model, spin=False)
     manifest = model.manifest
-    vlm = TemporalVLM(Preprocessor(manifest), OnnxEncoder(OnnxRuntime(model, spin=False)), HostOps())
+    vlm = TemporalVLM(Preprocessor(manifest, host_shrink()), OnnxEncoder(OnnxRuntime(model, spin=False)), host_ops())
     change = SemanticChange(manifest.grid)
     with closing(open_source(uri, source_id="describe", paced=False)) as source, closing(vlm):
         single = source.info.frames == 1

@@ -17,7 +17,7 @@ from agent.capture.source import FrameSource
 from agent.coherence.cuts import CombinedCut, Cut, FeatureCut, Glance, HistogramCut, SceneCuts
 from config.errors import EndOfStream
 from engines.preprocess import shrink
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 
 DETECTORS = ("adaptive", "histogram", "features", "combined")
 """`adaptive` finds dissolves and fades as well and looks two frames ahead. The others hold two neighbours against a
@@ -87,7 +87,7 @@ class Looker:
     """Makes the glance of a picture of any size, as the pipeline with a stretching model of 20×20 patches makes it."""
 
     def __init__(self) -> None:
-        self.ops = HostOps()
+        self.ops = host_ops()
         self._pyramid = self.ops.pyramid(_GRID, _PATCH)
         self._picture = np.empty((_GRID[0] * _PATCH, _GRID[1] * _PATCH, 3), np.uint8)
 
@@ -152,5 +152,5 @@ def _encoder(model: str | Path) -> Callable[[Frame], NDArray[np.float32]]:
     from engines.preprocess import Preprocessor
 
     loaded = load_model(find_model(model))
-    encoder, preprocessor = OnnxEncoder(OnnxRuntime(loaded, spin=False)), Preprocessor(loaded.manifest)
+    encoder, preprocessor = OnnxEncoder(OnnxRuntime(loaded, spin=False)), Preprocessor(loaded.manifest, host_shrink())
     return lambda frame: encoder.encode_full(preprocessor.picture(frame.image)).copy()

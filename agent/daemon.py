@@ -71,6 +71,7 @@ from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
 from engines.tensorrt.building import Watch
+from vpi_ops.choice import host_shrink
 
 if TYPE_CHECKING:
     from agent.describer.server import VisionServer
@@ -155,7 +156,7 @@ class Daemon:
         if settings.fidelity_floor is not None:
             coherence = replace(coherence, fidelity_floor=settings.fidelity_floor)
         for name, camera in settings.cameras.items():
-            ops, pictures = vision.camera(Preprocessor(model.manifest))
+            ops, pictures = vision.camera(Preprocessor(model.manifest, host_shrink()))
             encoder = encoding.encoder(lambda: OnnxEncoder(runtime))
             vlm = TemporalVLM(pictures, encoder, ops, coherence, costs=costs)
             costs = vlm.costs
@@ -255,7 +256,7 @@ class Daemon:
             )
         watch = CameraWatch(
             vlm,
-            Preprocessor(manifest),
+            Preprocessor(manifest, host_shrink()),
             manifest.patch_size,
             SemanticChange(manifest.grid, self._options.change),
             *self._anomaly(name, manifest),

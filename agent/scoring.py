@@ -26,7 +26,7 @@ from engines.manifest import find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Placement, Preprocessor
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 from vpi_ops.interface import FlowField
 
 Box = tuple[int, int, int, int]
@@ -78,7 +78,7 @@ class Scorer:
     def __init__(self, model: str | Path = "reference", *, threads: int = 2) -> None:
         self._loaded = load_model(find_model(model))
         self._runtime = OnnxRuntime(self._loaded, threads=threads, spin=False)
-        self._ops = HostOps(finest_scale=1)
+        self._ops = host_ops(finest_scale=1)
         self._costs: EncodeCosts | None = None
         self._grid = self._loaded.manifest.grid
         self._patch = self._loaded.manifest.patch_size
@@ -130,7 +130,9 @@ class Scorer:
         encoder = OnnxEncoder(self._runtime)
         self._costs = self._costs or EncodeCosts.measure(encoder)
         settings = replace(PROFILES["general"], flow_rest_frames=0, flow_deadline_ms=1e6)
-        vlm = TemporalVLM(Preprocessor(self._loaded.manifest), encoder, self._ops, settings, costs=self._costs)
+        vlm = TemporalVLM(
+            Preprocessor(self._loaded.manifest, host_shrink()), encoder, self._ops, settings, costs=self._costs
+        )
         signs = random_signs(encoder.dim, _SEED)
         before_s: float | None = None
         # The codec's motion vectors are too coarse for this: they are not asked for.

@@ -1,5 +1,5 @@
 """Where image operations run, chosen once at start: the GPU's kernels and the flow engine (OFA) of a Jetson where they
-work, else OpenCV; and why."""
+work, else the CPU; and why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from agent.coherence.pipeline import Pictures
 from config.errors import EngineFault
 from engines.preprocess import Preprocessor
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_kind, host_ops, host_why
 from vpi_ops.interface import VisionOps
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class VisionChoice:
     def camera(self, preprocessor: Preprocessor) -> tuple[VisionOps, Pictures]:
         """The operations of one camera, and what makes its model pictures."""
         if not self.on_gpu:
-            return HostOps(), preprocessor
+            return host_ops(), preprocessor
         from vpi_ops.jetson import MappedPictures, open_ops
 
         try:
@@ -51,7 +51,7 @@ class VisionChoice:
             return vision.ops, MappedPictures(vision.gpu, preprocessor)
         except (ImportError, EngineFault, MemoryError) as error:
             log.error("image operations of a camera run on the CPU", reason=str(error))
-            return HostOps(), preprocessor
+            return host_ops(), preprocessor
 
 
 def installed(module: str) -> bool:
@@ -61,15 +61,16 @@ def installed(module: str) -> bool:
 
 def choose_vision(*, has: Has = installed) -> VisionChoice:
     """Tries what is there: a kernel that can't be had or a flow engine that sees nothing move is not chosen."""
-    host_patches, host_flow = f"OpenCV {cv2.__version__} on the CPU", f"OpenCV {cv2.__version__} DIS on the CPU"
+    host_flow = f"OpenCV {cv2.__version__} DIS on the CPU"
+    slower = () if (why := host_why()) is None else (why,)
     no_vpi = () if has("vpi") else (_NO_VPI,)
     if not has("pycuda"):
-        return VisionChoice(host_patches, host_flow, (_NO_PYCUDA,), no_vpi or ("vpi is here, but not PyCUDA.",))
+        return VisionChoice(host_kind(), host_flow, (_NO_PYCUDA, *slower), no_vpi or ("vpi is here, but not PyCUDA.",))
     from vpi_ops.jetson import open_ops
 
     try:
         vision = open_ops()
     except (ImportError, EngineFault, MemoryError) as error:
-        return VisionChoice(host_patches, host_flow, (f"PyCUDA is here and can't be used: {error}.",), no_vpi)
+        return VisionChoice(host_kind(), host_flow, (f"PyCUDA is here and can't be used: {error}.", *slower), no_vpi)
     patches = f"CUDA kernels on {vision.gpu.name} ({vision.gpu.arch}), {vision.kernels}"
     return VisionChoice(patches, vision.flow or host_flow, (), no_vpi or vision.flow_why, True)

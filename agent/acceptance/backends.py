@@ -14,6 +14,7 @@ from engines.plan import Encoder
 from engines.preprocess import Preprocessor
 from engines.tensorrt.building import Watch
 from engines.tensorrt.encoder import TensorRtEncoder
+from vpi_ops.choice import host_ops
 from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
 
@@ -72,8 +73,9 @@ def backends(model: Model, progress: Callable[[str], None] = lambda _: None) -> 
     host = OnnxEncoder(runtime)
     # Rows that only fill up a count would refresh tokens that the host's encoder keeps.
     used = OnnxEncoder(runtime) if encoding.runtime is None else TensorRtEncoder(encoding.runtime, refresh=False)
+    beside = HostOps() if vision.on_gpu else host_ops()  # kernels inherit from the one, a plain machine uses the other
     return Backends(
         model,
-        Ops(ops, HostOps(), vision.patches, vision.flow, (*vision.patches_why, *vision.flow_why)),
+        Ops(ops, beside, vision.patches, vision.flow, (*vision.patches_why, *vision.flow_why)),
         Encoders(used, host, encoding.used, encoding.not_taken),
     )

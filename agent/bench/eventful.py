@@ -12,6 +12,7 @@ from agent.capture.frame import Frame
 from config.errors import ConfigError
 from engines.onnx.runtime import OnnxRuntime, run
 from engines.preprocess import Preprocessor
+from vpi_ops.choice import host_shrink
 
 Floats = NDArray[np.float32]
 
@@ -77,7 +78,7 @@ def rivals(runtime: OnnxRuntime, thresholds: Sequence[float], shares: Sequence[f
     from engines.export.checkpoint import Checkpoint
 
     folder = runtime.model.folder
-    checkpoint, preprocessor = Checkpoint.open(folder), Preprocessor(runtime.model.manifest)
+    checkpoint, preprocessor = Checkpoint.open(folder), Preprocessor(runtime.model.manifest, host_shrink())
     found: list[Eventful] = []
     for ranked, settings in (
         (False, [{"threshold": threshold} for threshold in thresholds]),

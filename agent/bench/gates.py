@@ -14,7 +14,7 @@ from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode
 from engines.preprocess import Preprocessor
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +37,7 @@ class MotionGate:
 
     def __init__(self, runtime: OnnxRuntime, threshold: float) -> None:
         self.setting: Mapping[str, float] = {"threshold": threshold}
-        self._preprocessor = Preprocessor(runtime.model.manifest)
+        self._preprocessor = Preprocessor(runtime.model.manifest, host_shrink())
         self._encoder = OnnxEncoder(runtime)
         self._average: Floats | None = None
         self._moving_frames = 0
@@ -79,8 +79,8 @@ class PreviousFrameGate:
 
     def __init__(self, runtime: OnnxRuntime, costs: EncodeCosts, threshold: float) -> None:
         self.setting: Mapping[str, float] = {"threshold": threshold}
-        self._preprocessor = Preprocessor(runtime.model.manifest)
-        self._encoder, self._costs, self._ops = OnnxEncoder(runtime), costs, HostOps()
+        self._preprocessor = Preprocessor(runtime.model.manifest, host_shrink())
+        self._encoder, self._costs, self._ops = OnnxEncoder(runtime), costs, host_ops()
         self._current, self._previous = (
             self._ops.pyramid(self._encoder.grid, self._encoder.patch_size) for _ in range(2)
         )

@@ -40,7 +40,7 @@ from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime, fastest
 from engines.preprocess import Preprocessor
 from engines.random_tower import model_or_tower
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 
 Floats = NDArray[np.float32]
 Clock = Callable[[], float]
@@ -103,11 +103,11 @@ class _Run:
         self._clip, self._settings, self._wanted, self._clock = clip, settings, wanted, clock
         self._runtime, self._manifest = runtime, runtime.model.manifest
         manifest = self._manifest
-        self._preprocessor, self._encoder = Preprocessor(manifest), OnnxEncoder(runtime)
+        self._preprocessor, self._encoder = Preprocessor(manifest, host_shrink()), OnnxEncoder(runtime)
         self._vlm = TemporalVLM(
             self._preprocessor,
             OnnxEncoder(runtime),
-            HostOps(threads=runtime.threads),
+            host_ops(threads=runtime.threads),
             settings,
             costs=costs,
             clock=clock,

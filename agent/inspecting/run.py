@@ -28,7 +28,7 @@ from engines.manifest import find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
-from vpi_ops.host import HostOps
+from vpi_ops.choice import host_ops, host_shrink
 
 VIDEO = "inspect.mp4"
 SHEETS = ("encoded", "residual", "flow", "age", "ghosting", "cuts", "modes")
@@ -59,7 +59,9 @@ def inspect_clip(
         source = stack.enter_context(clip.open())
         _make(out)
         encoder = OnnxEncoder(OnnxRuntime(loaded, spin=False))
-        vlm = stack.enter_context(closing(TemporalVLM(Preprocessor(loaded.manifest), encoder, HostOps(), settings)))
+        vlm = stack.enter_context(
+            closing(TemporalVLM(Preprocessor(loaded.manifest, host_shrink()), encoder, host_ops(), settings))
+        )
         sheets = _Sheets(clip.name, settings.fidelity_floor)
         stack.callback(sheets.write, out)
         ages, consistency = Ages(loaded.manifest.tokens), FeatureConsistency()

@@ -1,0 +1,407 @@
+// Image operations on patches and pictures, in few passes: what vpi_ops.host does with OpenCV and NumPy, byte for byte.
+//
+// Plain C11 in loops that a compiler vectorises. Pixels are RGB bytes in threes; where every third value is wanted, all
+// are computed first, and pixels are then moved by four bytes, of which the fourth is overwritten: cheaper than any
+// gathering. No function keeps state. The constants come from vpi_ops.host on the compiler's command line.
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef NOISE_PEAK
+#error "compiled by vpi_ops.native, which gives the constants"
+#endif
+
+typedef uint8_t u8;
+
+enum { DONE = 0, NO_MEMORY = 1, OUT_OF_RANGE = 2, NOT_MINE = 3 };
+enum { MOST_STEPS = 8 };
+
+typedef struct {
+    u8 *half, *quarter;
+    float *means;
+    int32_t rows, cols, patch, half_side, quarter_side;
+} Pyramid;
+
+static inline int least(int a, int b) { return a < b ? a : b; }
+static inline int most(int a, int b) { return a > b ? a : b; }
+
+// ---- Resizing, as cv2.resize with INTER_LINEAR does it for bytes
+
+// A picture that is halved row by row as its rows are asked for; `room` holds the rows on the way.
+typedef struct {
+    const u8 *pixels;
+    ptrdiff_t pitch;
+    int steps;
+    struct {
+        int across, down, width;  // which axes are halved; pixels in a row that comes out
+    } step[MOST_STEPS];
+    u8 *room;
+    size_t row_room;
+} Source;
+
+static inline void move_pixel(u8 *to, const u8 *from) {
+    uint32_t four;
+    memcpy(&four, from, 4);
+    memcpy(to, &four, 4);
+}
+
+static const u8 *row_of(const Source *source, int steps, int y);
+
+// Row y after so many steps, `*apart` bytes from pixel to pixel: what a step across has summed up is not yet moved
+// together. It is good until a row of the same or an earlier step is asked for.
+static const u8 *sums_of(const Source *source, int steps, int y, int *apart) {
+    *apart = 3;
+    if (!steps) return source->pixels + y * source->pitch;
+    const int across = source->step[steps - 1].across, down = source->step[steps - 1].down;
+    const int n = 3 * source->step[steps - 1].width * (across ? 2 : 1);
+    u8 *restrict sum = source->room + (size_t)(3 * (steps - 1)) * source->row_room;
+    u8 *restrict kept = sum + source->row_room;
+    const u8 *a = row_of(source, steps - 1, down ? 2 * y : y), *b = a;
+    if (down) {
+        if (steps > 1) a = memcpy(kept, a, n);  // the next row will be made where this one lies
+        b = row_of(source, steps - 1, 2 * y + 1);
+    }
+    if (across) *apart = 6;
+    if (!across)
+        for (int i = 0; i < n; ++i) sum[i] = (u8)((a[i] + b[i] + 1) >> 1);
+    else if (!down)
+        for (int i = 0; i < n - 3; ++i) sum[i] = (u8)((a[i] + a[i + 3] + 1) >> 1);
+    else
+        for (int i = 0; i < n - 3; ++i) sum[i] = (u8)((a[i] + a[i + 3] + b[i] + b[i + 3] + 2) >> 2);
+    return sum;
+}
+
+static const u8 *row_of(const Source *source, int steps, int y) {
+    int apart;
+    const u8 *sum = sums_of(source, steps, y, &apart);
+    if (apart == 3) return sum;
+    u8 *out = source->room + (size_t)(3 * (steps - 1) + 2) * source->row_room;
+    for (int x = 0; x < source->step[steps - 1].width; ++x) move_pixel(out + 3 * x, sum + apart * x);
+    return out;
+}
+
+// Where a target pixel lies between two source pixels, in weights of 11 bits.
+static void between(int i, int source, int target, int *first, int *lean, int *rest) {
+    const double step = 1.0 / ((double)target / source);
+    float at = (float)((i + 0.5) * step - 0.5);
+    *first = (int)floorf(at);
+    at -= (float)*first;
+    *lean = (int)lrintf(at * 2048);
+    *rest = (int)lrintf((1 - at) * 2048);
+}
+
+// `source`, after its steps (w, h), to (dw, dh) bytes in threes at `to`.
+static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw, int dh, int widest) {
+    const size_t n = 3 * (size_t)dw, row = 3 * (size_t)most(widest, dw) + 64;
+    u8 *room = malloc((3 * (size_t)source->steps + 2) * row + 2 * row * sizeof(int16_t) + 2 * row * sizeof(uint16_t) +
+                      2 * (size_t)dw * sizeof(int));
+    if (!room) return NO_MEMORY;
+    int *left = (int *)room, *right = left + dw;
+    int16_t *restrict rest = (int16_t *)(right + dw), *restrict lean = rest + row;
+    uint16_t *mixed[2] = {(uint16_t *)(lean + row), (uint16_t *)(lean + row) + row};
+    u8 *restrict lefts = (u8 *)(mixed[1] + row), *restrict rights = lefts + row;
+    source->room = rights + row;
+    source->row_room = row;
+    if (w == dw && h == dh) {
+        for (int y = 0; y < h; ++y) memcpy(to + y * pitch, row_of(source, source->steps, y), n);
+        free(room);
+        return DONE;
+    }
+    int inner = 0;  // pixels before this one have no neighbour at the end of a row
+    for (int x = 0; x < dw; ++x) {
+        int first, to_right, to_left;
+        between(x, w, dw, &first, &to_right, &to_left);
+        if (first < 0 || first >= w - 1) {
+            first = first < 0 ? 0 : w - 1;
+            to_left = 2048, to_right = 0;
+        }
+        left[x] = first;
+        right[x] = least(first + 1, w - 1);
+        if (first + 1 < w - 1) inner = x + 1;
+        for (int c = 0; c < 3; ++c) rest[3 * x + c] = (int16_t)to_left, lean[3 * x + c] = (int16_t)to_right;
+    }
+    int made[2] = {-1, -1};  // which rows lie in `mixed`
+    for (int y = 0; y < dh; ++y) {
+        int first, to_below, to_above, at[2];
+        between(y, h, dh, &first, &to_below, &to_above);
+        const uint16_t *rows[2];
+        for (int k = 0; k < 2; ++k) {
+            const int wanted = at[k] = most(0, least(first + k, h - 1)), place = wanted & 1;
+            if (made[place] != wanted) {
+                int apart;
+                const u8 *from = sums_of(source, source->steps, wanted, &apart);
+                for (int x = 0; x < inner; ++x) {
+                    move_pixel(lefts + 3 * x, from + apart * left[x]);
+                    move_pixel(rights + 3 * x, from + apart * right[x]);
+                }
+                for (int x = inner; x < dw; ++x) {
+                    memcpy(lefts + 3 * x, from + apart * left[x], 3);
+                    memcpy(rights + 3 * x, from + apart * right[x], 3);
+                }
+                uint16_t *restrict mix = mixed[place];
+                for (size_t i = 0; i < n; ++i) mix[i] = (uint16_t)((rest[i] * lefts[i] + lean[i] * rights[i]) >> 4);
+                made[place] = wanted;
+            }
+            rows[k] = mixed[place];
+        }
+        const uint16_t *restrict above = rows[0], *below = rows[1];
+        u8 *restrict out = to + y * pitch;
+        const int b0 = to_above, b1 = to_below;
+        for (size_t i = 0; i < n; ++i) out[i] = (u8)(((b0 * above[i] >> 16) + (b1 * below[i] >> 16) + 2) >> 2);
+    }
+    free(room);
+    return DONE;
+}
+
+// engines.preprocess.shrink: each axis halved while it is at least twice too long, then interpolated. NOT_MINE where an
+// odd length would be halved.
+int shrink(const u8 *image, ptrdiff_t pitch, int w, int h, u8 *to, ptrdiff_t to_pitch, int dw, int dh) {
+    Source source = {.pixels = image, .pitch = pitch};
+    const int widest = w;
+    while (w >= 2 * dw || h >= 2 * dh) {
+        const int across = w >= 2 * dw, down = h >= 2 * dh;
+        if (source.steps == MOST_STEPS || (across && w % 2) || (down && h % 2)) return NOT_MINE;
+        w >>= across, h >>= down;
+        source.step[source.steps].across = across;
+        source.step[source.steps].down = down;
+        source.step[source.steps++].width = w;
+    }
+    return resize(&source, w, h, to, to_pitch, dw, dh, widest);
+}
+
+// From rows of a picture to patches one after the other.
+static inline void scatter(const u8 *restrict from, int rows, int cols, int side, u8 *restrict to) {
+    const size_t run = 3 * (size_t)side, patch = run * side;
+    for (int row = 0; row < rows; ++row)
+        for (int y = 0; y < side; ++y)
+            for (int col = 0; col < cols; ++col, from += run)
+                memcpy(to + ((size_t)row * cols + col) * patch + y * run, from, run);
+}
+
+static void scatter_known(const u8 *from, int rows, int cols, int side, u8 *to) {
+    switch (side) {
+    case 4: scatter(from, rows, cols, 4, to); break;
+    case 7: scatter(from, rows, cols, 7, to); break;
+    case 8: scatter(from, rows, cols, 8, to); break;
+    default: scatter(from, rows, cols, side, to);
+    }
+}
+
+static int linear(const u8 *from, int w, int h, u8 *to, int dw, int dh) {
+    Source source = {.pixels = from, .pitch = 3 * (ptrdiff_t)w};
+    const int widest = w;
+    if (w == 2 * dw && h == 2 * dh) {
+        source.steps = 1;
+        source.step[0].across = source.step[0].down = 1;
+        source.step[0].width = dw;
+        w = dw, h = dh;
+    }
+    return resize(&source, w, h, to, 3 * (ptrdiff_t)dw, dw, dh, widest);
+}
+
+int fill(const Pyramid *p, const u8 *picture) {
+    const int rows = p->rows, cols = p->cols, half = p->half_side, quarter = p->quarter_side;
+    const size_t halves = 3 * (size_t)rows * half * cols * half, pixels = (size_t)rows * quarter * cols * quarter;
+    u8 *halved = malloc(halves + 4 * pixels + 64);
+    if (!halved) return NO_MEMORY;
+    u8 *quartered = halved + halves, *restrict grey = quartered + 3 * pixels;
+    int status = linear(picture, cols * p->patch, rows * p->patch, halved, cols * half, rows * half);
+    if (!status) status = linear(halved, cols * half, rows * half, quartered, cols * quarter, rows * quarter);
+    if (!status) {
+        scatter_known(halved, rows, cols, half, p->half);
+        scatter_known(quartered, rows, cols, quarter, p->quarter);
+        const u8 *restrict rgb = p->quarter;
+        for (size_t i = 0; i < pixels; ++i)
+            grey[i] = (u8)((9798 * rgb[3 * i] + 19235 * rgb[3 * i + 1] + 3735 * rgb[3 * i + 2] + 16384) >> 15);
+        const int area = quarter * quarter;
+        for (int slot = 0; slot < rows * cols; ++slot) {
+            int sum = 0;
+            for (int i = 0; i < area; ++i) sum += grey[(size_t)slot * area + i];
+            // cv2.resize with INTER_AREA: a mean of four is rounded up at halves, others to even.
+            p->means[slot] = quarter == 2 ? (float)((sum + 2) >> 2) : rintf((float)sum * (1.0f / (float)area));
+        }
+    }
+    free(halved);
+    return status;
+}
+
+// ---- How far patches are from each other
+
+// Weighted mean of the highest TOP_SHARE of the differences (largest channel) of two patches; of a patch whose largest
+// difference is within the noise, that one. `at`: what the values of b are to be replaced with first, or NULL.
+static inline float top_mean(const u8 *restrict a, const u8 *restrict b, int pixels, double weight, const u8 *at) {
+    enum { ROOM = 3 * 256 };
+    u8 difference[ROOM], largest[ROOM / 3], *found = difference, *each = largest, *taken = NULL;
+    const int bytes = 3 * pixels;
+    if (bytes > ROOM) {
+        if (!(taken = malloc((size_t)bytes + pixels))) return NAN;
+        found = taken, each = taken + bytes;
+    }
+    if (at)
+        for (int i = 0; i < bytes; ++i) found[i] = (u8)abs(a[i] - at[b[i]]);
+    else
+        for (int i = 0; i < bytes; ++i) found[i] = a[i] > b[i] ? (u8)(a[i] - b[i]) : (u8)(b[i] - a[i]);
+    u8 peak = 0;
+    for (int i = 0; i < bytes; ++i) peak = found[i] > peak ? found[i] : peak;
+    double mean = peak;
+    if (peak > NOISE_PEAK) {
+        for (int i = 0; i < pixels; ++i) {
+            const u8 more = found[3 * i] > found[3 * i + 1] ? found[3 * i] : found[3 * i + 1];
+            each[i] = more > found[3 * i + 2] ? more : found[3 * i + 2];
+        }
+        const int kept = most(1, (int)lrint(TOP_SHARE * pixels));
+        int limit = 0;  // the kept-th highest, bit by bit
+        for (int bit = 7; bit >= 0; --bit) {
+            const int higher = limit | 1 << bit;
+            if (higher > peak) continue;
+            int count = 0;
+            for (int i = 0; i < pixels; ++i) count += each[i] >= higher;
+            if (count >= kept) limit = higher;
+        }
+        int sum = 0, above = 0;
+        for (int i = 0; i < pixels; ++i) {
+            const int over = each[i] > limit;
+            sum += over ? each[i] : 0;
+            above += over;
+        }
+        mean = (double)(sum + (kept - above) * limit) / kept;
+    }
+    free(taken);
+    return (float)(weight * mean);
+}
+
+// The common sizes with loops of known length: patches of 14 and 16 pixels.
+static inline float top_mean_of(const u8 *a, const u8 *b, int pixels, double weight, const u8 *at) {
+    switch (pixels) {
+    case 16: return top_mean(a, b, 16, weight, at);
+    case 49: return top_mean(a, b, 49, weight, at);
+    case 64: return top_mean(a, b, 64, weight, at);
+    default: return top_mean(a, b, pixels, weight, at);
+    }
+}
+
+static inline float both_levels(const Pyramid *a, size_t slot, const Pyramid *b, size_t source, const u8 *at) {
+    const int fine = a->half_side * a->half_side, coarse = a->quarter_side * a->quarter_side;
+    const float half = top_mean_of(a->half + 3 * fine * slot, b->half + 3 * fine * source, fine, HALF_WEIGHT, at);
+    const float quarter =
+        top_mean_of(a->quarter + 3 * coarse * slot, b->quarter + 3 * coarse * source, coarse, QUARTER_WEIGHT, at);
+    return half > quarter ? half : quarter;
+}
+
+// Median of the change of means, of an even number the upper one: its rank is found bit by bit.
+static float median_change(const float *restrict now, const float *restrict before, int n, uint32_t *restrict keys) {
+    for (int i = 0; i < n; ++i) {
+        const float change = now[i] - before[i];
+        uint32_t bits;
+        memcpy(&bits, &change, 4);
+        keys[i] = bits >> 31 ? ~bits : bits | 0x80000000u;  // unsigned numbers of the same order
+    }
+    uint32_t found = 0;
+    for (int bit = 31; bit >= 0; --bit) {
+        const uint32_t higher = found | 1u << bit;
+        int below = 0;
+        for (int i = 0; i < n; ++i) below += keys[i] < higher;
+        if (below <= n / 2) found = higher;
+    }
+    found = found >> 31 ? found & 0x7fffffffu : ~found;
+    float median;
+    memcpy(&median, &found, 4);
+    return median;
+}
+
+// The differences as they are; `brighter`: the median change of the means, from which the caller sees whether the
+// exposure is to be fitted.
+int residual(const Pyramid *current, const Pyramid *reference, float *out, float *brighter) {
+    const int n = current->rows * current->cols;
+    uint32_t *keys = malloc(sizeof(uint32_t) * (size_t)n);
+    if (!keys) return NO_MEMORY;
+    *brighter = median_change(current->means, reference->means, n, keys);
+    free(keys);
+    for (int slot = 0; slot < n; ++slot) out[slot] = both_levels(current, slot, reference, slot, NULL);
+    return DONE;
+}
+
+// `out`, of `residual`, where it is above the gate: with the values of the reference at another exposure.
+int residual_exposed(const Pyramid *current, const Pyramid *reference, const u8 *at, float *out) {
+    const int n = current->rows * current->cols;
+    for (int slot = 0; slot < n; ++slot) {
+        if (!(out[slot] > (float)EXPOSURE_GATE)) continue;
+        const float adjusted = both_levels(current, slot, reference, slot, at), kept = (float)EXPOSURE_SHARE * out[slot];
+        out[slot] = adjusted > kept ? adjusted : kept;
+    }
+    return DONE;
+}
+
+int residual_at(const Pyramid *current, const int64_t *slots, const Pyramid *reference, const int64_t *sources, int n,
+                float *out) {
+    const int64_t tokens = (int64_t)current->rows * current->cols, there = (int64_t)reference->rows * reference->cols;
+    for (int i = 0; i < n; ++i) {
+        if (slots[i] < 0 || slots[i] >= tokens || sources[i] < 0 || sources[i] >= there) return OUT_OF_RANGE;
+        out[i] = both_levels(current, slots[i], reference, sources[i], NULL);
+    }
+    return DONE;
+}
+
+int moved(const Pyramid *current, const Pyramid *previous, float *out) {
+    const int pixels = current->quarter_side * current->quarter_side, n = current->rows * current->cols;
+    const u8 *a = current->quarter, *b = previous->quarter;
+    for (int slot = 0; slot < n; ++slot, a += 3 * pixels, b += 3 * pixels)
+        out[slot] = top_mean_of(a, b, pixels, QUARTER_WEIGHT, NULL);
+    return DONE;
+}
+
+int adopt(const Pyramid *reference, const Pyramid *current, const int64_t *slots, int n) {
+    const int64_t tokens = (int64_t)current->rows * current->cols;
+    const size_t fine = 3 * (size_t)current->half_side * current->half_side;
+    const size_t coarse = 3 * (size_t)current->quarter_side * current->quarter_side;
+    for (int i = 0; i < n; ++i)
+        if (slots[i] < 0 || slots[i] >= tokens) return OUT_OF_RANGE;
+    for (int i = 0; i < n; ++i) {
+        const size_t slot = (size_t)slots[i];
+        memcpy(reference->half + slot * fine, current->half + slot * fine, fine);
+        memcpy(reference->quarter + slot * coarse, current->quarter + slot * coarse, coarse);
+        reference->means[slot] = current->means[slot];
+    }
+    return DONE;
+}
+
+// ---- Colours and features
+
+// Counts of hue, saturation and value in eighths, as cv2.cvtColor and cv2.calcHist make them, over their sum.
+int histogram(const Pyramid *p, float *out) {
+    const int pixels = p->rows * p->cols * p->quarter_side * p->quarter_side;
+    int32_t per_value[256] = {0}, per_range[256] = {0}, counts[2][512] = {{0}};
+    int16_t bins[256];
+    for (int i = 1; i < 256; ++i) {
+        per_value[i] = (int32_t)lrint((255 << 12) / (double)i);
+        per_range[i] = (int32_t)lrint((180 << 12) / (6.0 * i));
+    }
+    for (int base = 0; base < pixels; base += 256) {
+        const u8 *restrict rgb = p->quarter + 3 * (size_t)base;
+        const int n = least(256, pixels - base);
+        for (int i = 0; i < n; ++i) {
+            const int red = rgb[3 * i], green = rgb[3 * i + 1], blue = rgb[3 * i + 2];
+            const int value = most(red, most(green, blue)), range = value - least(red, least(green, blue));
+            const int saturation = (range * per_value[value] + 2048) >> 12;
+            const int sixth = value == red     ? green - blue
+                              : value == green ? blue - red + 2 * range
+                                               : red - green + 4 * range;
+            int hue = (sixth * per_range[range] + 2048) >> 12;
+            hue += hue < 0 ? 180 : 0;
+            bins[i] = (int16_t)((hue * 8 / 180) << 6 | (saturation >> 5) << 3 | value >> 5);
+        }
+        for (int i = 0; i < n; ++i) ++counts[i & 1][bins[i]];
+    }
+    for (int i = 0; i < 512; ++i) out[i] = (float)(counts[0][i] + counts[1][i]) / (float)pixels;
+    return DONE;
+}
+
+int blend(float *restrict kept, const float *restrict new, const float *restrict alpha, int tokens, int dim) {
+    for (int token = 0; token < tokens; ++token, kept += dim, new += dim) {
+        const float share = alpha[token];
+        for (int i = 0; i < dim; ++i) kept[i] = new[i] + (kept[i] - new[i]) * share;
+    }
+    return DONE;
+}
