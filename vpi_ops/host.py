@@ -185,11 +185,11 @@ class HostOps:
         return self._scratch[values.shape]
 
 
-def fit_exposure(reference: Floats, current: Floats) -> tuple[float, float]:
+def fit_exposure(reference: NDArray[Any], current: NDArray[Any]) -> tuple[float, float]:
     """Gain and offset with current ≈ gain · reference + offset over patch means (T,), by least squares reweighted with
     Tukey's biweight, so that what moved has no vote. (1, 0) when the median patch changed by less than a grey level."""
-    change = current - reference
-    gain, offset = 1.0, _median(change)
+    reference, current = np.asarray(reference, np.float64), np.asarray(current, np.float64)
+    gain, offset = 1.0, _median(current - reference)
     if abs(offset) < EXPOSURE_FLOOR:
         return 1.0, 0.0
     for _ in range(3):
@@ -210,7 +210,7 @@ def fit_exposure(reference: Floats, current: Floats) -> tuple[float, float]:
     return gain, offset
 
 
-def _median(values: Floats) -> float:
+def _median(values: NDArray[Any]) -> float:
     """The upper one of an even number: np.median spends twenty times as long on finding out what it was given."""
     middle = len(values) // 2
     return float(np.partition(values, middle)[middle])

@@ -31,6 +31,7 @@ _CONSTANTS = {
     "QUARTER_WEIGHT": host.LEVEL_WEIGHTS[1],
     "EXPOSURE_GATE": host.EXPOSURE_GATE,
     "EXPOSURE_SHARE": host.EXPOSURE_SHARE,
+    "EXPOSURE_FLOOR": host.EXPOSURE_FLOOR,
 }
 _OPTIONS = (
     *("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra"),

@@ -290,42 +290,72 @@ static inline float both_levels(const Pyramid *a, size_t slot, const Pyramid *b,
     return half > quarter ? half : quarter;
 }
 
-// Median of the change of means, of an even number the upper one: its rank is found bit by bit.
-static float median_change(const float *restrict now, const float *restrict before, int n, uint32_t *restrict keys) {
-    for (int i = 0; i < n; ++i) {
-        const float change = now[i] - before[i];
-        uint32_t bits;
-        memcpy(&bits, &change, 4);
-        keys[i] = bits >> 31 ? ~bits : bits | 0x80000000u;  // unsigned numbers of the same order
-    }
-    uint32_t found = 0;
-    for (int bit = 31; bit >= 0; --bit) {
-        const uint32_t higher = found | 1u << bit;
-        int below = 0;
+// Median, of an even number the upper one: its rank is found bit by bit.
+static double median(const double *restrict values, int n, uint64_t *restrict keys) {
+    memcpy(keys, values, sizeof(double) * (size_t)n);
+    for (int i = 0; i < n; ++i) keys[i] = keys[i] >> 63 ? ~keys[i] : keys[i] | 1ull << 63;  // in the order of values
+    uint64_t found = 0;
+    for (int bit = 63; bit >= 0; --bit) {
+        const uint64_t higher = found | 1ull << bit;
+        int64_t below = 0;
         for (int i = 0; i < n; ++i) below += keys[i] < higher;
         if (below <= n / 2) found = higher;
     }
-    found = found >> 31 ? found & 0x7fffffffu : ~found;
-    float median;
-    memcpy(&median, &found, 4);
-    return median;
+    found = found >> 63 ? found & ~(1ull << 63) : ~found;
+    double middle;
+    memcpy(&middle, &found, sizeof middle);
+    return middle;
 }
 
-// The differences as they are; `brighter`: the median change of the means, from which the caller sees whether the
-// exposure is to be fitted.
-int residual(const Pyramid *current, const Pyramid *reference, float *out, float *brighter) {
-    const int n = current->rows * current->cols;
-    uint32_t *keys = malloc(sizeof(uint32_t) * (size_t)n);
-    if (!keys) return NO_MEMORY;
-    *brighter = median_change(current->means, reference->means, n, keys);
-    free(keys);
-    for (int slot = 0; slot < n; ++slot) out[slot] = both_levels(current, slot, reference, slot, NULL);
+// Gain and offset with current = gain * reference + offset, as vpi_ops.host.fit_exposure finds them; 1 and 0 where
+// there is nothing to fit.
+static int fit_exposure(const float *restrict reference, const float *restrict current, int n, double *exposure) {
+    exposure[0] = 1, exposure[1] = 0;
+    double *restrict error = malloc(sizeof(double) * 3 * (size_t)n);
+    if (!error) return NO_MEMORY;
+    double *restrict weight = error + n;
+    uint64_t *keys = (uint64_t *)(weight + n);
+    for (int i = 0; i < n; ++i) error[i] = (double)current[i] - reference[i];
+    double gain = 1, offset = median(error, n, keys), total = n;
+    const int rounds = fabs(offset) < EXPOSURE_FLOOR ? 0 : 3;
+    for (int round = 0; round < rounds && total >= 0.1 * n; ++round) {
+        for (int i = 0; i < n; ++i) error[i] = current[i] - gain * reference[i] - offset;
+        for (int i = 0; i < n; ++i) weight[i] = fabs(error[i]);
+        const double reach = 4.685 * fmax(1.4826 * median(weight, n, keys), 0.5);
+        double references = 0, currents = 0;
+        total = 0;
+        for (int i = 0; i < n; ++i) {
+            const double left = fmax(1 - (error[i] / reach) * (error[i] / reach), 0);
+            weight[i] = left * left;
+            total += weight[i];
+            references += weight[i] * reference[i];
+            currents += weight[i] * current[i];
+        }
+        const double mean_reference = references / total, mean_current = currents / total;
+        double variance = 0, covariance = 0;
+        for (int i = 0; i < n; ++i) {
+            const double spread = reference[i] - mean_reference;
+            variance += weight[i] * (spread * spread);
+            covariance += weight[i] * (spread * (current[i] - mean_current));
+        }
+        gain = fmin(fmax((covariance / total + 25) / (variance / total + 25), 0.5), 2.0);
+        offset = mean_current - gain * mean_reference;
+    }
+    if (rounds && total >= 0.1 * n) exposure[0] = gain, exposure[1] = offset;
+    free(error);
     return DONE;
 }
 
-// `out`, of `residual`, where it is above the gate: with the values of the reference at another exposure.
-int residual_exposed(const Pyramid *current, const Pyramid *reference, const u8 *at, float *out) {
+// exposure: gain and offset that were fitted away where the difference is above the gate.
+int residual(const Pyramid *current, const Pyramid *reference, float *out, double *exposure) {
     const int n = current->rows * current->cols;
+    const int status = fit_exposure(reference->means, current->means, n, exposure);
+    if (status) return status;
+    for (int slot = 0; slot < n; ++slot) out[slot] = both_levels(current, slot, reference, slot, NULL);
+    if (exposure[0] == 1 && exposure[1] == 0) return DONE;
+    u8 at[256];
+    for (int i = 0; i < 256; ++i)  // as cv2.convertScaleAbs
+        at[i] = (u8)least((int)lrintf(fabsf(fmaf((float)i, (float)exposure[0], (float)exposure[1]))), 255);
     for (int slot = 0; slot < n; ++slot) {
         if (!(out[slot] > (float)EXPOSURE_GATE)) continue;
         const float adjusted = both_levels(current, slot, reference, slot, at), kept = (float)EXPOSURE_SHARE * out[slot];

@@ -7,21 +7,19 @@ arithmetic but the calls, so addresses of pyramids are looked up once, when they
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_int, c_int32, c_ssize_t, c_void_p
+from ctypes import c_double, c_int, c_int32, c_ssize_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vpi_ops.host import EXPOSURE_FLOOR, EXPOSURE_GATE, Floats, HostOps, fit_exposure
+from vpi_ops.host import Floats, HostOps
 from vpi_ops.interface import PatchPyramid, Residual
 
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "fill": (c_void_p, c_void_p),
     "residual": (c_void_p, c_void_p, c_void_p, c_void_p),
-    "residual_exposed": (c_void_p, c_void_p, c_void_p, c_void_p),
     "residual_at": (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
     "moved": (c_void_p, c_void_p, c_void_p),
     "adopt": (c_void_p, c_void_p, c_void_p, c_int),
@@ -30,7 +28,6 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "shrink": (c_void_p, c_ssize_t, c_int, c_int, c_void_p, c_ssize_t, c_int, c_int),
 }
 _NO_MEMORY, _OUT_OF_RANGE, _NOT_MINE = 1, 2, 3
-_LEVELS = np.arange(256, dtype=np.uint8)
 
 
 class _Layout(ctypes.Structure):
@@ -82,8 +79,8 @@ class NativeOps(HostOps):
     def __init__(self, library: Library, *, width: int = 320, threads: int = 1, finest_scale: int = 2) -> None:
         super().__init__(width=width, threads=threads, finest_scale=finest_scale)
         self._c = library
-        self._brighter = c_float()
-        self._brighter_at = ctypes.addressof(self._brighter)
+        self._exposure = (c_double * 2)()
+        self._exposure_at = ctypes.addressof(self._exposure)
 
     def pyramid(self, grid: tuple[int, int], patch: int) -> NativePyramid:
         plain = super().pyramid(grid, patch)
@@ -108,15 +105,8 @@ class NativeOps(HostOps):
 
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
         patch = np.empty(len(current.means), np.float32)
-        now, before, out = _at(current), _at(reference), patch.ctypes.data
-        _check(self._c.residual(now, before, out, self._brighter_at))
-        if abs(self._brighter.value) < EXPOSURE_FLOOR:
-            return Residual(patch, 1.0, 0.0)
-        gain, offset = fit_exposure(reference.means, current.means)
-        if (gain, offset) != (1.0, 0.0) and patch.max() > EXPOSURE_GATE:
-            exposed = np.asarray(cv2.convertScaleAbs(_LEVELS, alpha=gain, beta=offset))
-            _check(self._c.residual_exposed(now, before, exposed.ctypes.data, out))
-        return Residual(patch, gain, offset)
+        _check(self._c.residual(_at(current), _at(reference), patch.ctypes.data, self._exposure_at))
+        return Residual(patch, *self._exposure)
 
     def residual_at(
         self, current: PatchPyramid, slots: NDArray[np.int64], reference: PatchPyramid, sources: NDArray[np.int64]
