@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +111,11 @@ def test_without_a_compiler_opencv_does_it_and_doctor_says_what_would_help(
             native.find_compiler()
     finally:
         choice.library.cache_clear()
+
+
+def test_a_compiler_that_makes_something_else_of_it_is_not_trusted(real: Path, tmp_path: Path) -> None:
+    right, wrong = native.load(real, tmp_path / "right"), tmp_path / "wrong.so"
+    options = [option.replace("TOP_SHARE=0.2", "TOP_SHARE=0.3") for option in native.OPTIONS]
+    subprocess.run([str(real), *options, str(native.SOURCE), "-o", str(wrong), "-lm"], check=True)
+    assert choice.agrees(NativeOps(Library(right)))
+    assert not choice.agrees(NativeOps(Library(ctypes.CDLL(str(wrong)))))

@@ -33,7 +33,7 @@ _CONSTANTS = {
     "EXPOSURE_SHARE": host.EXPOSURE_SHARE,
     "EXPOSURE_FLOOR": host.EXPOSURE_FLOOR,
 }
-_OPTIONS = (
+OPTIONS = (
     *("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra"),
     *("-ffp-contract=off", "-fno-math-errno"),  # as NumPy rounds: a product and a sum are two roundings
     *(f"-D{name}={value!r}" for name, value in _CONSTANTS.items()),
@@ -102,7 +102,7 @@ def _whole(file: Path) -> bool:
 
 def _key(compiler: Path) -> str:
     """Names what the library depends on, sixteen hexadecimal digits. Raises EngineFault."""
-    parts = [SOURCE.read_text(), *_OPTIONS, str(compiler), _said([str(compiler), "--version"]), platform.machine()]
+    parts = [SOURCE.read_text(), *OPTIONS, str(compiler), _said([str(compiler), "--version"]), platform.machine()]
     return hashlib.sha256("\0".join([*parts, *_processor()]).encode()).hexdigest()[:16]
 
 
@@ -116,7 +116,7 @@ def _processor() -> list[str]:
 
 def _compile(compiler: Path, into: Path) -> None:
     """For this very processor where the compiler can, else for any of its kind. Raises EngineFault."""
-    command = [str(compiler), *_OPTIONS, str(SOURCE), "-o", str(into), "-lm"]
+    command = [str(compiler), *OPTIONS, str(SOURCE), "-o", str(into), "-lm"]
     tuned = _TUNED.get(platform.machine())
     if tuned is not None:
         try:

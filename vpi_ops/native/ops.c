@@ -49,10 +49,9 @@ static inline void move_pixel(u8 *to, const u8 *from) {
 
 static const u8 *row_of(const Source *source, int steps, int y);
 
-// Row y after so many steps, `*apart` bytes from pixel to pixel: what a step across has summed up is not yet moved
-// together. It is good until a row of the same or an earlier step is asked for.
-static const u8 *sums_of(const Source *source, int steps, int y, int *apart) {
-    *apart = 3;
+// Row y after so many steps; what a step across has summed up lies still six bytes from pixel to pixel. It is good until
+// a row of the same or an earlier step is asked for.
+static const u8 *sums_of(const Source *source, int steps, int y) {
     if (!steps) return source->pixels + y * source->pitch;
     const int across = source->step[steps - 1].across, down = source->step[steps - 1].down;
     const int n = 3 * source->step[steps - 1].width * (across ? 2 : 1);
@@ -63,7 +62,6 @@ static const u8 *sums_of(const Source *source, int steps, int y, int *apart) {
         if (steps > 1) a = memcpy(kept, a, n);  // the next row will be made where this one lies
         b = row_of(source, steps - 1, 2 * y + 1);
     }
-    if (across) *apart = 6;
     if (!across)
         for (int i = 0; i < n; ++i) sum[i] = (u8)((a[i] + b[i] + 1) >> 1);
     else if (!down)
@@ -74,11 +72,10 @@ static const u8 *sums_of(const Source *source, int steps, int y, int *apart) {
 }
 
 static const u8 *row_of(const Source *source, int steps, int y) {
-    int apart;
-    const u8 *sum = sums_of(source, steps, y, &apart);
-    if (apart == 3) return sum;
+    const u8 *sum = sums_of(source, steps, y);
+    if (!steps || !source->step[steps - 1].across) return sum;
     u8 *out = source->room + (size_t)(3 * (steps - 1) + 2) * source->row_room;
-    for (int x = 0; x < source->step[steps - 1].width; ++x) move_pixel(out + 3 * x, sum + apart * x);
+    for (int x = 0; x < source->step[steps - 1].width; ++x) move_pixel(out + 3 * x, sum + 6 * x);
     return out;
 }
 
@@ -109,6 +106,7 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
         free(room);
         return DONE;
     }
+    const int apart = source->steps && source->step[source->steps - 1].across ? 6 : 3;
     int inner = 0;  // pixels before this one have no neighbour at the end of a row
     for (int x = 0; x < dw; ++x) {
         int first, to_right, to_left;
@@ -117,8 +115,8 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
             first = first < 0 ? 0 : w - 1;
             to_left = 2048, to_right = 0;
         }
-        left[x] = first;
-        right[x] = least(first + 1, w - 1);
+        left[x] = apart * first;
+        right[x] = apart * least(first + 1, w - 1);
         if (first + 1 < w - 1) inner = x + 1;
         for (int c = 0; c < 3; ++c) rest[3 * x + c] = (int16_t)to_left, lean[3 * x + c] = (int16_t)to_right;
     }
@@ -130,15 +128,14 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
         for (int k = 0; k < 2; ++k) {
             const int wanted = at[k] = most(0, least(first + k, h - 1)), place = wanted & 1;
             if (made[place] != wanted) {
-                int apart;
-                const u8 *from = sums_of(source, source->steps, wanted, &apart);
+                const u8 *from = sums_of(source, source->steps, wanted);
                 for (int x = 0; x < inner; ++x) {
-                    move_pixel(lefts + 3 * x, from + apart * left[x]);
-                    move_pixel(rights + 3 * x, from + apart * right[x]);
+                    move_pixel(lefts + 3 * x, from + left[x]);
+                    move_pixel(rights + 3 * x, from + right[x]);
                 }
                 for (int x = inner; x < dw; ++x) {
-                    memcpy(lefts + 3 * x, from + apart * left[x], 3);
-                    memcpy(rights + 3 * x, from + apart * right[x], 3);
+                    memcpy(lefts + 3 * x, from + left[x], 3);
+                    memcpy(rights + 3 * x, from + right[x], 3);
                 }
                 uint16_t *restrict mix = mixed[place];
                 for (size_t i = 0; i < n; ++i) mix[i] = (uint16_t)((rest[i] * lefts[i] + lean[i] * rights[i]) >> 4);
