@@ -150,8 +150,6 @@ def test_what_lies_outside_is_refused(ops: NativeOps) -> None:
     for slots in (np.array([12]), np.array([-1])):
         with pytest.raises(IndexError, match="outside the grid"):
             ops.residual_at(mine, slots, mine, np.array([0]))
-        with pytest.raises(IndexError, match="outside the grid"):
-            ops.adopt(mine, mine, slots)
     with pytest.raises(TypeError, match="other operations"):
         ops.moved(mine, other)
 

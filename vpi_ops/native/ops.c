@@ -379,21 +379,6 @@ int moved(const Pyramid *current, const Pyramid *previous, float *out) {
     return DONE;
 }
 
-int adopt(const Pyramid *reference, const Pyramid *current, const int64_t *slots, int n) {
-    const int64_t tokens = (int64_t)current->rows * current->cols;
-    const size_t fine = 3 * (size_t)current->half_side * current->half_side;
-    const size_t coarse = 3 * (size_t)current->quarter_side * current->quarter_side;
-    for (int i = 0; i < n; ++i)
-        if (slots[i] < 0 || slots[i] >= tokens) return OUT_OF_RANGE;
-    for (int i = 0; i < n; ++i) {
-        const size_t slot = (size_t)slots[i];
-        memcpy(reference->half + slot * fine, current->half + slot * fine, fine);
-        memcpy(reference->quarter + slot * coarse, current->quarter + slot * coarse, coarse);
-        reference->means[slot] = current->means[slot];
-    }
-    return DONE;
-}
-
 // ---- Colours and features
 
 // Counts of hue, saturation and value in eighths, as cv2.cvtColor and cv2.calcHist make them, over their sum.

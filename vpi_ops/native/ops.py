@@ -22,7 +22,6 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "residual": (c_void_p, c_void_p, c_void_p, c_void_p),
     "residual_at": (c_void_p, c_void_p, c_void_p, c_void_p, c_int, c_void_p),
     "moved": (c_void_p, c_void_p, c_void_p),
-    "adopt": (c_void_p, c_void_p, c_void_p, c_int),
     "histogram": (c_void_p, c_void_p),
     "blend": (c_void_p, c_void_p, c_void_p, c_int, c_int),
     "shrink": (c_void_p, c_ssize_t, c_int, c_int, c_void_p, c_ssize_t, c_int, c_int),
@@ -95,13 +94,6 @@ class NativeOps(HostOps):
             raise ValueError(f"picture is {picture.shape}, expected {(rows * patch, cols * patch, 3)}")
         picture = np.ascontiguousarray(picture, np.uint8)
         _check(self._c.fill(_at(pyramid), picture.ctypes.data))
-
-    def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
-        if slots is None:
-            super().adopt(reference, current, None)
-        else:
-            slots = np.ascontiguousarray(slots, np.int64)
-            _check(self._c.adopt(_at(reference), _at(current), slots.ctypes.data, len(slots)))
 
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
         patch = np.empty(len(current.means), np.float32)
