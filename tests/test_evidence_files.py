@@ -65,7 +65,8 @@ def test_killed_at_every_line_a_file_is_whole_or_not_there() -> None:
         for path in set(files) - set(unfinished):
             if path.suffix == ".mp4":
                 with av.open(str(path)) as clip:
-                    pictures = sum(1 for _ in clip.decode(video=0))
+                    # Packets are counted: the decoder of FFmpeg 7 may keep the last picture of a stream to itself.
+                    pictures = sum(1 for packet in clip.demux(video=0) if packet.size)
                 assert pictures == (3 if path.name.startswith("line") else 300)
             else:
                 assert cv2.imread(str(path)).shape == (48, 64, 3)  # type: ignore[union-attr]
