@@ -141,6 +141,16 @@ def test_histograms_are_equal_for_the_same_and_disjoint_for_other_colours() -> N
     assert OPS.histogram_distance(a, b) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("part", [np.s_[:], np.s_[20:, 30:-5], np.s_[:, ::2]])
+def test_two_images_are_the_same_down_to_the_last_bit(part: tuple[slice, ...]) -> None:
+    image = texture(10, (330, 180))
+    other = image.copy()
+    assert OPS.same(image[part], other[part])
+    assert not OPS.same(image[part], other[part][1:])
+    other[part][-1, -1, -1] ^= 1
+    assert not OPS.same(image[part], other[part])
+
+
 def test_a_picture_of_the_wrong_size_is_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         OPS.fill(OPS.pyramid(GRID, PATCH), np.zeros((280, 280, 3), np.uint8))

@@ -31,6 +31,9 @@ NOISE_PEAK = 8
 EXPOSURE_FLOOR = 1.0
 """Median brightness change, grey levels, below which no exposure is fitted."""
 
+_PROBED_ROWS = 64
+"""Every so many-th row is compared first: noise shows there, and the rest need not be read."""
+
 
 class HostOps:
     """`VisionOps` for any Linux CPU. width: of the analysis image. threads: for OpenCV, process-wide. finest_scale: of
@@ -51,6 +54,9 @@ class HostOps:
             # Linear, not area: ten times cheaper at odd ratios, and flow smooths over its own patches anyway.
             image = np.asarray(cv2.resize(image, (self._width, max(1, round(height * self._width / width)))), np.uint8)
         return np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+    def same(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+        return np.array_equal(a[::_PROBED_ROWS], b[::_PROBED_ROWS]) and np.array_equal(a, b)
 
     def pyramid(self, grid: tuple[int, int], patch: int) -> PatchPyramid:
         tokens = grid[0] * grid[1]

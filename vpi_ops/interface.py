@@ -65,6 +65,10 @@ class VisionOps(Protocol):
         """The grey uint8 (h, w) image that flow works on, from RGB (H, W, 3)."""
         ...
 
+    def same(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+        """Whether two RGB images (H, W, 3) are equal, bit for bit."""
+        ...
+
     def pyramid(self, grid: tuple[int, int], patch: int) -> PatchPyramid:
         """A pyramid's memory, contents undefined."""
         ...

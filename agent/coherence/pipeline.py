@@ -47,9 +47,6 @@ Describer = Callable[[Frame, FrameResult, str], str]
 _LEAST_FETCH = 0.05
 """Share of the grid below which fetching saves less than the consistency check of the flow costs."""
 
-_PROBED_ROWS = 64
-"""Every so many-th row is compared first: noise shows there, and the rest need not be read."""
-
 _SAME_GLANCE = 2.0
 """Grey levels by which the mean of a patch may differ for the last glance at the picture to hold."""
 
@@ -320,8 +317,7 @@ class TemporalVLM:
         before, last = self._motion.picture, self._last
         if self._fresh or before is None or last is None or last.placement != placement or last.picture is None:
             return False
-        image = frame.image
-        return np.array_equal(image[::_PROBED_ROWS], before[::_PROBED_ROWS]) and np.array_equal(image, before)
+        return self._ops.same(frame.image, before)
 
     def _look(self, view: View, slide: Slide | None, still: bool) -> tuple[Floats, Assessment]:
         """Residual (T,) and what is stale. still: the picture is that of the frame before."""

@@ -168,6 +168,13 @@ int shrink(const u8 *image, ptrdiff_t pitch, int w, int h, u8 *to, ptrdiff_t to_
     return resize(&source, w, h, to, to_pitch, dw, dh, widest);
 }
 
+// Whether rows of so many bytes are equal: 1 or 0.
+int same(const u8 *a, ptrdiff_t a_pitch, const u8 *b, ptrdiff_t b_pitch, int rows, int bytes) {
+    for (int y = 0; y < rows; ++y)
+        if (memcmp(a + y * a_pitch, b + y * b_pitch, (size_t)bytes)) return 0;
+    return 1;
+}
+
 // From rows of a picture to patches one after the other.
 static inline void scatter(const u8 *restrict from, int rows, int cols, int side, u8 *restrict to) {
     const size_t run = 3 * (size_t)side, patch = run * side;

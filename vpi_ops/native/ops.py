@@ -24,6 +24,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "moved": (c_void_p, c_void_p, c_void_p),
     "histogram": (c_void_p, c_void_p),
     "blend": (c_void_p, c_void_p, c_void_p, c_int, c_int),
+    "same": (c_void_p, c_ssize_t, c_void_p, c_ssize_t, c_int, c_int),
     "shrink": (c_void_p, c_ssize_t, c_int, c_int, c_void_p, c_ssize_t, c_int, c_int),
 }
 _NO_MEMORY, _OUT_OF_RANGE, _NOT_MINE = 1, 2, 3
@@ -80,6 +81,12 @@ class NativeOps(HostOps):
         self._c = library
         self._exposure = (c_double * 2)()
         self._exposure_at = ctypes.addressof(self._exposure)
+
+    def same(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+        if a.shape != b.shape or a.strides[1:] != (3, 1) or b.strides[1:] != (3, 1):
+            return super().same(a, b)
+        rows = a.ctypes.data, a.strides[0], b.ctypes.data, b.strides[0]
+        return bool(self._c.same(*rows, a.shape[0], 3 * a.shape[1]))
 
     def pyramid(self, grid: tuple[int, int], patch: int) -> NativePyramid:
         plain = super().pyramid(grid, patch)
