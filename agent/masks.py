@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.capture.frame import Frame
-from agent.capture.source import FrameSource, SourceInfo
+from agent.capture.source import FrameSource, WrappedSource
 
 Points = Sequence[tuple[float, float]]
 
@@ -24,36 +23,16 @@ def painted(image: NDArray[np.uint8], polygons: Sequence[Points]) -> NDArray[np.
     return copy
 
 
-class MaskedSource:
+class MaskedSource(WrappedSource):
     """A source whose frames are painted as they are read: no one behind it can see what the masks hide."""
 
     def __init__(self, source: FrameSource, polygons: Sequence[Points]) -> None:
-        self._source = source
+        super().__init__(source)
         self._polygons = polygons
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._source.info
-
-    @property
-    def damaged(self) -> int:
-        """Packets and pictures that the source left out."""
-        return int(getattr(self._source, "damaged", 0))
 
     def read(self, timeout_s: float = 5.0) -> Frame:
         frame = self._source.read(timeout_s)
         return replace(frame, image=painted(frame.image, self._polygons), motion=None)  # vectors would tell what moves
-
-    def close(self) -> None:
-        self._source.close()
-
-    def __enter__(self) -> MaskedSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def masked(open_source: Callable[[], FrameSource], masks: Mapping[str, Points]) -> Callable[[], FrameSource]:

@@ -71,3 +71,14 @@ def read_all(source: FrameSource) -> list[Frame]:
 
 def levels(frames: list[Frame]) -> list[float]:
     return [float(frame.image.mean()) for frame in frames]
+
+
+def multipart(images: list[NDArray[np.uint8]]) -> list[bytes]:
+    """Each image as a JPEG part of `multipart/x-mixed-replace; boundary=edge`."""
+    parts = []
+    for image in images:
+        buffer = io.BytesIO()
+        write_clip(buffer, [image], codec="mjpeg", container="mjpeg")
+        body = buffer.getvalue()
+        parts.append(b"--edge\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(body), body))
+    return parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from capture_media import flat, grey, levels, transport_stream, write_clip
+from capture_media import flat, grey, levels, multipart, transport_stream, write_clip
 from capture_servers import closed_port, http_camera, rtp_packets, rtsp_camera, silent_listener
 
 from agent.capture import open_source
@@ -128,12 +127,7 @@ def test_a_stalled_stream_is_opened_again_and_goes_on(transport: bytes) -> None:
 
 
 def test_motion_jpeg_over_http_has_no_positions_but_a_capture_time() -> None:
-    parts = []
-    for image in IMAGES:
-        buffer = io.BytesIO()
-        write_clip(buffer, [image], codec="mjpeg", container="mjpeg")
-        body = buffer.getvalue()
-        parts.append(b"--edge\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(body), body))
+    parts = multipart(IMAGES)
 
     def play(client: int, send: Callable[[bytes], None], stopped: threading.Event) -> None:
         for part in parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from capture_media import flat, grey, write_clip
+from capture_media import flat, grey, multipart
 from capture_servers import http_camera, rtp_packets, rtsp_camera
 from mqtt_world import until
 
@@ -94,12 +93,7 @@ def test_an_rtsp_camera_that_hangs_up_leaves_a_clip_of_what_came_and_goes_on_wit
 
 
 def test_pictures_without_time_stamps_are_placed_by_when_they_came(tmp_path: Path) -> None:
-    parts = []
-    for image in IMAGES:
-        buffer = io.BytesIO()
-        write_clip(buffer, [image], codec="mjpeg", container="mjpeg")
-        body = buffer.getvalue()
-        parts.append(b"--edge\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(body), body))
+    parts = multipart(IMAGES)
 
     def play(client: int, send: Callable[[bytes], None], stopped: threading.Event) -> None:
         for part in parts:

@@ -74,7 +74,7 @@ def bench(
     """One report a clip, with the keys of `stillwatch bench --json`.
 
     clips: whatever `open_source` takes, with `:FIRST-LAST` for some of its frames. model: a name, a folder, or a random
-    tower of `engines.random_tower`. threads, spin: of ONNX Runtime; None = whatever is faster here and now.
+    tower of `engines.random_tower`. threads, spin: of ONNX Runtime; None = as `fastest` finds.
     done: gets each report when its clip is over. Raises ModelError, ConfigError, SourceError, CorruptInput.
     """
     wanted, settings = wanted or Wanted(), settings or CoherenceSettings()
@@ -101,8 +101,8 @@ class _Run:
         clock: Clock,
     ) -> None:
         self._clip, self._settings, self._wanted, self._clock = clip, settings, wanted, clock
-        self._runtime, self._manifest = runtime, runtime.model.manifest
-        manifest = self._manifest
+        self._runtime = runtime
+        self._manifest = manifest = runtime.model.manifest
         self._preprocessor, self._encoder = Preprocessor(manifest, host_shrink()), OnnxEncoder(runtime)
         self._vlm = TemporalVLM(
             self._preprocessor,

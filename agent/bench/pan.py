@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 
 from agent.capture.frame import Frame
-from agent.capture.source import FrameSource, SourceInfo
+from agent.capture.source import FrameSource, SourceInfo, WrappedSource
 from config.errors import ConfigError
 
 _SHARE = 0.75
 """The window's part of the frame, along each side."""
 
 
-class PannedSource:
+class PannedSource(WrappedSource):
     """The frames of `source` through a window that moves by `step` = (dx, dy) pixels a frame. Raises ConfigError when
     the window has not even one step to go."""
 
     def __init__(self, source: FrameSource, step: tuple[float, float]) -> None:
-        self._source, self._step = source, step
+        super().__init__(source)
+        self._step = step
         size = source.info.width, source.info.height
         self._window = int(size[0] * _SHARE), int(size[1] * _SHARE)
         self._room = size[0] - self._window[0], size[1] - self._window[1]
@@ -50,17 +50,6 @@ class PannedSource:
             frame.media_s,
             frame.discontinuity,
         )
-
-    def close(self) -> None:
-        self._source.close()
-
-    def __enter__(self) -> PannedSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _bounce(step: float, room: int, count: int) -> int:

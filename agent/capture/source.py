@@ -41,3 +41,33 @@ class FrameSource(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class WrappedSource:
+    """A `FrameSource` in front of another, which it is but for what it overrides. Closes it, too."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._source = source
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._source.info
+
+    @property
+    def damaged(self) -> int:
+        """Packets and pictures that the source left out."""
+        return int(getattr(self._source, "damaged", 0))
+
+    def read(self, timeout_s: float = 5.0) -> Frame:
+        return self._source.read(timeout_s)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

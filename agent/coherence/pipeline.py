@@ -183,8 +183,8 @@ class TemporalVLM:
         view = self._view_of(slide)
         reframed = before is not None and (view is not before or (slide is not None and slide.entered))
         placement = view.placement if slide is None else view.placement.slid(slide.crop)
-        still = not reframed and self._is_still(frame, placement)
-        picture = self._last.picture if still and self._last is not None else None
+        picture = None if reframed else self._as_before(frame, placement)
+        still = picture is not None
         if picture is None:
             picture = self._pictures.picture(frame.image, crop=placement.crop)
         lap("residual")
@@ -312,12 +312,12 @@ class TemporalVLM:
         patch = self._encoder.patch_size
         return View.of(placement, self._grid, patch, self._ops, self.settings, self.costs, self.fidelity)
 
-    def _is_still(self, frame: Frame, placement: Placement) -> bool:
-        """Whether the picture is that of the frame before, bit for bit, as that of a stopped stream is."""
+    def _as_before(self, frame: Frame, placement: Placement) -> Picture | None:
+        """The picture of the frame before, where this one is the same bit for bit, as in a stopped stream."""
         before, last = self._motion.picture, self._last
-        if self._fresh or before is None or last is None or last.placement != placement or last.picture is None:
-            return False
-        return self._ops.same(frame.image, before)
+        if self._fresh or before is None or last is None or last.placement != placement:
+            return None
+        return last.picture if self._ops.same(frame.image, before) else None
 
     def _look(self, view: View, slide: Slide | None, still: bool) -> tuple[Floats, Assessment]:
         """Residual (T,) and what is stale. still: the picture is that of the frame before."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 
 from agent.capture.frame import Frame
-from agent.capture.source import FrameSource, SourceInfo
+from agent.capture.source import FrameSource, WrappedSource
 from agent.capture.tap import PacketTap
 from agent.evidence.encoding import FrameFeed
 from agent.evidence.ring import PacketRing
@@ -17,42 +16,26 @@ Points = Sequence[tuple[float, float]]
 Opener = Callable[[PacketTap | None], FrameSource]
 
 
-class RecordedSource:
+class RecordedSource(WrappedSource):
     """A source whose packets or frames go into a ring as they are read."""
 
     def __init__(self, source: FrameSource, ring: PacketRing, tap: RingTap | None, *, encode: bool) -> None:
-        self._source, self._tap = source, tap
+        super().__init__(source)
+        self._tap = tap
         self._feed = FrameFeed(ring, lossless=not source.info.live) if encode else None
 
-    @property
-    def info(self) -> SourceInfo:
-        return self._source.info
-
-    @property
-    def damaged(self) -> int:
-        """Packets and pictures that the source left out."""
-        return int(getattr(self._source, "damaged", 0))
-
     def read(self, timeout_s: float = 5.0) -> Frame:
-        frame = self._source.read(timeout_s)
+        frame = super().read(timeout_s)
         if self._feed is not None:
             self._feed.put(frame)
         return frame
 
     def close(self) -> None:
-        self._source.close()
+        super().close()
         if self._feed is not None:
             self._feed.close()
         if self._tap is not None:
             self._tap.close()
-
-    def __enter__(self) -> RecordedSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def recorded(
