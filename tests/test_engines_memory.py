@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from engines.onnx.pair import OnnxPair
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode
 
-SIZE = Size(image=224, patch=14, dim=128, layers=24, heads=2, inner=128)
+SIZE = Size(image=448, patch=14, dim=128, layers=24, heads=2, inner=128)
 TOKENS = (SIZE.image // SIZE.patch) ** 2
 STATUS = Path("/proc/self/status")
 BYTES = {"float32": 4, "float16": 2}
@@ -77,13 +78,8 @@ def measured(work: Callable[[], None]) -> tuple[int, int]:
         tracemalloc.stop()
 
 
-@pytest.mark.skipif(
-    not (os.access("/proc/self/clear_refs", os.W_OK) and hasattr(ctypes.CDLL(None), "malloc_trim")),
-    reason="needs Linux's peak of resident memory, and glibc",
-)
-@pytest.mark.parametrize("cameras", [1, 2])
-def test_no_frame_allocates_as_much_as_the_cache(model: Model, cameras: int) -> None:
-    """In a runtime of its own: what it has once allocated it keeps, and would take again unseen."""
+def growth(model: Model, cameras: int) -> tuple[int, int]:
+    """Of eight frames after the first of each camera."""
     runtime = OnnxRuntime(model, threads=1)
     encoders = [OnnxEncoder(runtime) for _ in range(cameras)]
     pair = OnnxPair(runtime, *encoders) if cameras == 2 else None
@@ -98,6 +94,17 @@ def test_no_frame_allocates_as_much_as_the_cache(model: Model, cameras: int) -> 
             else:
                 encoders[0].encode(shown, few(seed))
 
-    traced, grown = measured(frames)
-    assert traced < encoders[0].cache_bytes / 10
-    assert grown < encoders[0].cache_bytes / 2
+    return measured(frames)
+
+
+@pytest.mark.skipif(
+    not (os.access("/proc/self/clear_refs", os.W_OK) and hasattr(ctypes.CDLL(None), "malloc_trim")),
+    reason="needs Linux's peak of resident memory, and glibc",
+)
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_no_frame_allocates_as_much_as_the_cache(model: Model, cameras: int) -> None:
+    """In a process of its own: other threads of this one, and what it has freed, would count."""
+    with multiprocessing.get_context("spawn").Pool(1) as alone:
+        traced, grown = alone.apply(growth, (model, cameras))
+    assert traced < model.manifest.cache_bytes / 10
+    assert grown < model.manifest.cache_bytes / 3
