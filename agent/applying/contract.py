@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far an apply has come. reason: why it was rolled back; with `applied`, what is worth knowing (None = nothing).
+    """How far an apply has come. reason: why it was rolled back; with `applied`, what is worth knowing, None = nothing.
     code: 202 on the way, 200 applied, 422 did not prove itself, 500 a fault of ours or a crash."""
 
     state: State
