@@ -131,6 +131,17 @@ def test_motion_is_followed_through_frames_that_are_skipped(tmp_path: Path) -> N
     assert all(frame.motion is None for frame in read(uri, fps=2)), "too long a way"
 
 
+def test_what_stood_still_through_several_frames_is_known_to_the_last_row_and_column() -> None:
+    y, x = (axis.ravel() for axis in np.mgrid[4:36:8, 4:52:8])  # blocks of 8 px, a picture of 48×32
+    blocks = np.zeros((len(x), 10), np.int32)
+    blocks[:, 0] = -1
+    halves = blocks.view(np.int16)
+    halves[:, 2], halves[:, 5], halves[:, 6], halves[:, 16] = 8 | 8 << 8, x, y, 4
+    flow = CodecMotion((48, 32), (blocks,) * 3).flow()
+    assert flow.error is not None and not flow.error.any()
+    assert not flow.backward.any()
+
+
 def test_motion_is_followed_through_frames_that_the_ring_drops(tmp_path: Path) -> None:
     frames = read(written(tmp_path / "c.mp4", panned(8, 2, 0)))
     ring = Ring(2)

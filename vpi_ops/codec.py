@@ -110,14 +110,11 @@ def _followed(field: Floats, before: Floats) -> Floats:
     """`field`, and from where it leads to on through `before`; NaN where either is, or leads out of the picture."""
     height, width = field.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    there = cv2.remap(
-        before,
-        x + field[..., 0],
-        y + field[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(np.nan, np.nan),
-    )
+    at = field + np.dstack([x, y])
+    inside = np.clip(at, 0, (width - 1, height - 1)).astype(np.float32)
+    # Not with a border of NaN: OpenCV weighs it with 0 at the last row and column, and 0 times NaN is NaN.
+    there = cv2.remap(before, inside[..., 0], inside[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    there[(at != inside).any(axis=2)] = np.nan
     return np.asarray(field + there, np.float32)
 
 
