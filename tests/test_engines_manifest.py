@@ -165,7 +165,7 @@ def test_every_fault_of_a_folder_is_named(folder: Path, fault: str) -> None:
 
 def test_a_graph_that_the_manifest_does_not_name_is_asked_for_by_name(folder: Path) -> None:
     edit(folder / MANIFEST, lambda m: m["graphs"].pop("connect"))
-    with pytest.raises(ModelError, match=r"`graphs` holds embed, .*; expected also `connect`"):
+    with pytest.raises(ModelError, match=r"`graphs` holds decode_rows, .*; expected also `connect`"):
         load_model(folder).graph("connect")
 
 

@@ -45,7 +45,8 @@ def export_model(
     and leaves the folder as it was when the checkpoint can't be exported; the manifest is written last."""
     checkpoint = Checkpoint.open(folder)
     needed(checkpoint)
-    graphs = [*vision.graphs(checkpoint, cache), text.embed(checkpoint), text.decode(checkpoint)]
+    graphs = [*vision.graphs(checkpoint, cache), text.embed(checkpoint)]
+    graphs += [text.decode(checkpoint), text.decode_rows(checkpoint)]
     files = {graph.name: graph.file for graph in graphs}
     decode = files.pop("decode")
     try:
