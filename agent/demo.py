@@ -34,8 +34,8 @@ SOURCES = {
     "street": "scene:street?seed=7&light=day&fps=10",
     "office": "scene:office?seed=141&light=day&objects=1&fps=5",
 }
-_STYLES = {"anomaly": "bold red", "semantic_change": "cyan", "health": "yellow"}
-_WORDS = {"anomaly": "anomaly", "semantic_change": "change", "health": "health"}
+_STYLES = {"anomaly": "bold red", "rule": "bold magenta", "semantic_change": "cyan", "health": "yellow"}
+_WORDS = {"anomaly": "anomaly", "rule": "rule", "semantic_change": "change", "health": "health"}
 _PIPE_EVERY_S = 10.0
 
 
@@ -67,6 +67,10 @@ def event_line(event: AnyEvent) -> Text:
         said = f"unusual {streams}, score {event.score or 0:.1f}" + (f": {event.text}" if event.text else "")
         if event.type is EventType.END:
             said = f"over after {event.evidence.get('seen_for_s', 0)} s"
+    elif event.kind == "rule":
+        said = f"{event.rule}, {event.score or 0:.0%} sure" + (f": {event.text}" if event.text else "")
+        if event.type is EventType.END:
+            said = f"{event.rule} is over after {event.duration_s or 0:.1f} s"
     elif event.kind == "health":
         said = "back" if event.type is EventType.END else f"{event.condition.value}: {event.text}"
     elif event.kind == "semantic_change" and not event.text:

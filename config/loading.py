@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from config.document import Document, KeyPath, dotted, read_yaml
 from config.errors import ConfigError
 from config.redact import redact
-from config.settings import NOT_YET, Settings
+from config.settings import Settings
 from config.values import SecretReference
 
 PREFIX = "STILLWATCH_"
@@ -45,9 +45,6 @@ def with_environment(document: Document, environ: Mapping[str, str]) -> Document
 
 def validate(document: Document) -> Settings:
     """Settings of a document. Raises ConfigError that lists every mistake with its place."""
-    for path, sentence in NOT_YET.items():
-        for found in _present(document.data, path):
-            raise ConfigError(f"{document.origin(found)}: {dotted(found)}: {sentence}; remove the key")
     try:
         return Settings.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
@@ -131,15 +128,6 @@ def _numbers_meant_as_text(document: Document, mistakes: list[ErrorDetails]) -> 
         if mistake["type"] == "string_type" and origin.startswith(PREFIX) and mistake["loc"] in document.origins:
             changed = (changed or document).with_value(mistake["loc"], str(mistake["input"]), origin)
     return changed
-
-
-def _present(data: Any, path: tuple[str, ...]) -> list[KeyPath]:
-    if not path:
-        return [()]
-    if not isinstance(data, dict):
-        return []
-    keys = list(data) if path[0] == "*" else [key for key in (path[0],) if key in data]
-    return [(key, *rest) for key in keys for rest in _present(data[key], path[1:])]
 
 
 def _sentence(document: Document, mistake: ErrorDetails) -> str:

@@ -5,19 +5,40 @@ Read it with `config.loading.load`. The page for people is docs/configuration.md
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from config.schedule import Window, known_timezone
 from config.values import Bytes, Identifier, Polygon, SecretReference
 
-NOT_YET = {
-    ("cameras", "*", "rules"): "this version has no rules",
-}
-"""Keys that people know from the documentation of what is to come, and the sentence they get for them."""
+
+def _check_windows(times: list[str]) -> list[str]:
+    for text in times:
+        try:
+            Window.of(text)
+        except ValueError as error:
+            found = {"reason": str(error), "text": text}
+            raise PydanticCustomError("window", "{reason}, found {text}", found) from None
+    return times
+
+
+def _check_timezone(name: str) -> str:
+    if not known_timezone(name):
+        raise PydanticCustomError("timezone", "expected a time zone that this machine knows, such as Europe/Berlin")
+    return name
+
+
+def _check_share(text: str) -> str:
+    """`K/N`: K of the last N answers."""
+    k, slash, n = text.partition("/")
+    if not (slash and k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n) <= 20):
+        raise PydanticCustomError("share", "expected K/N, such as 4/5: K of the last N answers, N at most 20")
+    return text
 
 
 def _check_broker(url: str) -> str:
@@ -120,6 +141,42 @@ class Metrics(_Section):
     """Prometheus metrics on http://127.0.0.1:PORT/metrics; off without a port."""
 
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
+class Schedule(_Section):
+    """When a rule watches: windows of the week on the clock on the wall of a time zone, this machine's without one."""
+
+    times: Annotated[list[str], Field(min_length=1, max_length=32), AfterValidator(_check_windows)]
+    timezone: Annotated[str, AfterValidator(_check_timezone)] | None = None
+
+
+class Rule(_Section):
+    """A question whose answer yes is an alert.
+
+    zone: only what changes in it has the question asked again. of: K of the last N answers must be yes. for_s: for so
+    long. clear_s: after so long without, it is over. cooldown_s: after that it is quiet for so long. threshold:
+    probability from which an answer is a yes.
+    """
+
+    name: Identifier
+    ask: Annotated[str, Field(min_length=1, max_length=200)]
+    zone: Identifier | None = None
+    of: Annotated[str, AfterValidator(_check_share)] = "2/3"
+    for_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    clear_s: Annotated[float, Field(ge=0, le=86400)] = 5.0
+    cooldown_s: Annotated[float, Field(ge=0, le=7 * 86400)] = 60.0
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    severity: Literal["info", "low", "medium", "high"] = "medium"
+    schedule: Schedule | None = None
+
+    @property
+    def k_of_n(self) -> tuple[int, int]:
+        k, _, n = self.of.partition("/")
+        return int(k), int(n)
+
+
+MOST_RULES = 16
+"""Of one camera: so many questions are read in one run."""
+
+
 
 
 class DescriberImage(_Section):
@@ -129,6 +186,24 @@ class DescriberImage(_Section):
     quality: Annotated[int, Field(ge=10, le=100)] = 85
     previous: bool = True
 
+    rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = Field(default_factory=list)
+
+    @field_validator("rules")
+    @classmethod
+    def _fit(cls, rules: list[Rule], info: ValidationInfo) -> list[Rule]:
+        check_rules(rules, info.data.get("zones", {}))
+        return rules
+
+
+def check_rules(rules: Sequence[Rule], zones: Container[str]) -> None:
+    """Raises PydanticCustomError for rules of one camera that can't stand together."""
+    names = [rule.name for rule in rules]
+    for rule in rules:
+        if names.count(rule.name) > 1:
+            raise PydanticCustomError("rules", "two rules are called {name}", {"name": rule.name})
+        if rule.zone is not None and rule.zone not in zones:
+            where = {"name": rule.name, "zone": rule.zone}
+            raise PydanticCustomError("rules", "rule {name}: this camera has no zone {zone}", where)
 
 class DescriberPrompt(_Section):
     """What is asked of one picture, and of the picture described last and the one now."""

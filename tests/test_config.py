@@ -80,7 +80,18 @@ def test_all_mistakes_are_told_at_once_with_what_was_found(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("cameras: {front: {source: x, rules: []}}\n", "agent.yaml:1: cameras.front.rules: this version has no rules"),
+        (
+            "cameras:\n  front:\n    source: x\n    rules: [{name: a, ask: b, zone: door}]\n",
+            "agent.yaml:4: cameras.front.rules: rule a: this camera has no zone door",
+        ),
+        (
+            "cameras:\n  front:\n    source: x\n    rules: [{name: a, ask: b, of: 5/4}]\n",
+            "agent.yaml:4: cameras.front.rules.0.of: expected K/N, such as 4/5",
+        ),
+        (
+            "cameras:\n  front:\n    source: x\n    rules: [{name: a, ask: b, schedule: {times: [daily]}}]\n",
+            "agent.yaml:4: cameras.front.rules.0.schedule.times: expected a window such as",
+        ),
         ("fidelity_floor: 1.5\n", "agent.yaml:1: fidelity_floor: input should be less than 1, found 1.5"),
         (
             "events:\n  clips: {pre_s: 90}\n",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -25,8 +25,9 @@ def leaves(section: type[BaseModel], path: KeyPath = ()) -> Iterator[tuple[str, 
     for name, field in section.model_fields.items():
         below = (*path, name)
         inner = section_at(below)
-        if inner is None and (keyed := section_at((*below, "ID"))) is not None:
-            below, inner = (*below, "ID"), keyed
+        each = "N" if get_origin(field.annotation) is list else "ID"
+        if inner is None and (keyed := section_at((*below, each))) is not None:
+            below, inner = (*below, each), keyed
         if inner is not None:
             yield from leaves(inner, below)
         else:

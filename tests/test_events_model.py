@@ -20,6 +20,7 @@ from agent.events.model import (
     Condition,
     EventType,
     Health,
+    RuleAlert,
     SemanticChange,
     Severity,
     event,
@@ -52,7 +53,7 @@ def test_schemas_are_those_that_subscribers_know() -> None:
 def test_every_field_of_the_contract_is_always_there() -> None:
     contract = {"v", "id", "kind", "type", "seq", "ts", "frame_ts", "device", "camera", "frame_size", "region", "zones"}
     contract |= {"score", "severity", "text", "pending", "media", "evidence", "replayed", "age_s", "degraded"}
-    for name in ("anomaly", "semantic_change", "health"):
+    for name in ("anomaly", "rule", "semantic_change", "health"):
         assert contract <= set(json_schemas()[name]["required"])
 
 
@@ -72,6 +73,7 @@ _common = {
 }
 _news = st.one_of(
     st.builds(Anomaly, **_common),
+    st.builds(RuleAlert, **_common, rule=st.just("visitor"), ask=st.text(max_size=20)),
     st.builds(SemanticChange, **_common, distance=st.floats(0, 2)),
     st.builds(Health, **_common, condition=st.sampled_from(Condition)),
 )

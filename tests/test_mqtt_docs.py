@@ -21,6 +21,7 @@ from agent.events.model import (
     EventType,
     Health,
     HealthEvent,
+    RuleEvent,
     SemanticChange,
     SemanticChangeEvent,
     event,
@@ -56,7 +57,7 @@ def test_every_field_of_events_is_explained() -> None:
     explained = {
         name for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
-    published = {name for model in (AnomalyEvent, SemanticChangeEvent, HealthEvent) for name in model.model_fields}
+    published = {name for model in (AnomalyEvent, RuleEvent, SemanticChangeEvent, HealthEvent) for name in model.model_fields}
     assert explained == published
 
 

@@ -33,7 +33,7 @@ log = structlog.get_logger()
 _REMEMBERED = 1024
 _PRUNE_EVERY_S = 3600.0
 _LOOK_EVERY_S = 0.5
-_WITH_AN_END = ("anomaly", "health")
+_WITH_AN_END = ("anomaly", "rule", "health")
 
 
 class EventBook:
@@ -146,7 +146,7 @@ class EventBook:
             self._give_up(telling.id, None, reason)
 
     def end_interrupted(self) -> int:
-        """End the anomalies and health events that an earlier run began and did not live to end, and what waits for
+        """End the alerts and health events that an earlier run began and did not live to end, and what waits for
         parts that will not come any more; returns how many. Call once, before anything is published."""
         ended = 0
         for document in self._outbox.interrupted(_WITH_AN_END):

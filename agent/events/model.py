@@ -4,9 +4,10 @@
     CameraState, BoxStatus                           how things are, retained
     CommandResult                                    the answer to a command
 
-A part that sees something says it as `News` (`Anomaly`, `SemanticChange`, `Health`); the event book turns it into an
-`Event`. An event is told whole each time: `new`, any number of `update`s that complete it, and `end` where it has one,
-all under one id and each under the camera's next `seq`. Boxes are `[x, y, w, h]` in source pixels beside `frame_size`.
+A part that sees something says it as `News` (`Anomaly`, `RuleAlert`, `SemanticChange`, `Health`); the event book turns
+it into an `Event`. An event is told whole each time: `new`, any number of `update`s that complete it, and `end` where
+it has one, all under one id and each under the camera's next `seq`. Boxes are `[x, y, w, h]` in source pixels beside
+`frame_size`.
 """
 
 from __future__ import annotations
@@ -124,6 +125,16 @@ class Anomaly(News):
     severity: Severity = Severity.MEDIUM
 
 
+class RuleAlert(News):
+    """A question that people have this camera asked was answered with yes. rule: its name. score: probability of yes,
+    0 to 1."""
+
+    kind: Literal["rule"] = "rule"
+    severity: Severity = Severity.MEDIUM
+    rule: str
+    ask: Text
+
+
 class SemanticChange(News):
     """The scene means something else than when it was last described."""
 
@@ -193,6 +204,12 @@ class AnomalyEvent(Anomaly, Event):
     kind: Literal["anomaly"] = "anomaly"
 
 
+class RuleEvent(RuleAlert, Event):
+    """`<camera>/alert`."""
+
+    kind: Literal["rule"] = "rule"
+
+
 class SemanticChangeEvent(SemanticChange, Event):
     """`<camera>/change`."""
 
@@ -205,8 +222,8 @@ class HealthEvent(Health, Event):
     kind: Literal["health"] = "health"
 
 
-AnyNews = Anomaly | SemanticChange | Health
-AnyEvent = Annotated[AnomalyEvent | SemanticChangeEvent | HealthEvent, Field(discriminator="kind")]
+AnyNews = Anomaly | RuleAlert | SemanticChange | Health
+AnyEvent = Annotated[AnomalyEvent | RuleEvent | SemanticChangeEvent | HealthEvent, Field(discriminator="kind")]
 EVENT: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 
 
@@ -218,8 +235,11 @@ def event(news: AnyNews, *, event_id: str, type: EventType, ts: datetime, device
 
 
 def _dedupe_key(news: AnyNews) -> str:
-    """Camera and kind; with the condition, or else the first zone that it touches."""
-    matter = news.condition.value if isinstance(news, Health) else next(iter(news.zones), None)
+    """Camera and kind; with the condition, the rule, or else the first zone that it touches."""
+    if isinstance(news, Health):
+        matter: str | None = news.condition.value
+    else:
+        matter = news.rule if isinstance(news, RuleAlert) else next(iter(news.zones), None)
     return "/".join(part for part in (news.camera, news.kind, matter) if part)
 
 
@@ -352,3 +372,4 @@ def new_id(now_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int]
 def made_at_s(event_id: str) -> float:
     """When an id of `new_id` was made, seconds since the epoch."""
     return (uuid.UUID(event_id).int >> 80) / 1000
+                "rule": RuleEvent,

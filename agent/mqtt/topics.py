@@ -16,7 +16,7 @@ from config.errors import ConfigError
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 _RESERVED = frozenset({"availability", "status", "cmd", "config", "metrics"})
-_EVENT_TOPIC = {"anomaly": "alert", "semantic_change": "change", "health": "health"}
+_EVENT_TOPIC = {"anomaly": "alert", "rule": "alert", "semantic_change": "change", "health": "health"}
 
 ONLINE, OFFLINE = "online", "offline"
 ANALYSIS = "analysis"

@@ -1,0 +1,95 @@
+"""The thread that asks the language model, for all cameras; frame loops hand questions over and go on."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+log = structlog.get_logger()
+
+Weigh = Callable[[str, NDArray[np.float32], Sequence[str]], NDArray[np.float64]]
+"""A camera, features (T, D), questions (n,) → probabilities of yes (n,). May raise EngineFault."""
+Answered = Callable[[Sequence[float] | None], None]
+"""Gets the probabilities, or None when the model failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    camera: str
+    features: NDArray[np.float32]
+    questions: Sequence[str]
+    answered: Answered
+
+
+class Asking:
+    """Cameras take turns. A camera hands over one set of questions at a time, and its next one when it was answered:
+    that bounds what waits. Each is answered once, from this thread, unless `close` comes first."""
+
+    def __init__(self, weigh: Weigh) -> None:
+        self._weigh = weigh
+        self._waiting: deque[_Asked] = deque()
+        self._changed = threading.Condition()
+        self._busy = self._closed = False
+        self._fault: str | None = None
+        self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
+        self._thread.start()
+
+    def ask(self, camera: str, features: NDArray[np.float32], questions: Sequence[str], answered: Answered) -> None:
+        """Returns at once. features: not written to until `answered` is called."""
+        with self._changed:
+            self._waiting.append(_Asked(camera, features, questions, answered))
+            self._changed.notify_all()
+
+    def finish(self, timeout_s: float) -> bool:
+        """Wait until everything is answered; False when that took longer."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Drop what waits; the question being asked is not waited for longer than this. A second call does nothing."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._thread.join(timeout_s)
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    return
+                asked = self._waiting.popleft()
+                self._busy = True
+            self._answer(asked)
+
+    def _answer(self, asked: _Asked) -> None:
+        found: Sequence[float] | None = None
+        try:
+            found = [float(p) for p in self._weigh(asked.camera, asked.features, asked.questions)]
+            self._fault = None
+        except Exception as error:  # the next answer may well succeed
+            if self._fault != str(error):  # said once, not with every question
+                self._fault = str(error)
+                log.warning("rules could not be asked", camera=asked.camera, reason=self._fault)
+        try:
+            asked.answered(found)
+        except Exception:  # whoever asked must not end the thread that serves all
+            log.exception("answers to rules could not be handed on", camera=asked.camera)
