@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agent.service.progress import Beat
 from config.errors import DescriberError
 
 log = structlog.get_logger()
@@ -61,7 +62,8 @@ class DescribingThread:
     wish is answered once, from a thread of this object or from the one that calls `wish` or `close`.
 
     parallel: how many cameras are described at a time; one camera's descriptions come one after the other. interrupt:
-    called by `close` to end a describer that waits for something.
+    called by `close` to end a describer that waits for something. loop: gives each thread a heart; quiet_s: for so
+    long a describer may say nothing and be well.
     """
 
     def __init__(
@@ -71,8 +73,11 @@ class DescribingThread:
         deadline_s: float = 20.0,
         interrupt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        loop: Callable[[str], Beat] = Beat,
+        quiet_s: float = 0.0,
     ) -> None:
         self._deadline_s = deadline_s
+        self._quiet_s = quiet_s
         self._interrupt = interrupt
         self._clock = clock
         self._wishes: OrderedDict[str, _Wish] = OrderedDict()
@@ -82,7 +87,8 @@ class DescribingThread:
         self._unanswered: dict[str, _Wish] = {}  # begun, and whoever takes it from here must answer it
         self._pictures: dict[str, bytes] = {}  # what each camera's last words were about
         self._threads = [
-            threading.Thread(target=self._run, name=f"describing {i}", daemon=True) for i in range(parallel)
+            threading.Thread(target=self._run, name=f"describing {i}", args=(loop(f"describing {i}"),), daemon=True)
+            for i in range(parallel)
         ]
         for thread in self._threads:
             thread.start()
@@ -146,10 +152,10 @@ class DescribingThread:
     ) -> None:
         self.close()
 
-    def _run(self) -> None:
+    def _run(self, beat: Beat) -> None:
         while (begun := self._begin()) is not None:
             camera, wish = begun
-            description = self._describe(wish)
+            description = self._describe(wish, beat)
             with self._changed:
                 given_up = self._unanswered.pop(camera, None) is None
                 if description.text and wish.look.picture is not None:
@@ -159,6 +165,7 @@ class DescribingThread:
             with self._changed:
                 self._busy.discard(camera)
                 self._changed.notify_all()
+            beat.idle()
 
     def _begin(self) -> tuple[str, _Wish] | None:
         """The first wish of a camera that is not being described, when there is one; None at the end."""
@@ -177,23 +184,25 @@ class DescribingThread:
     def _next(self) -> str | None:
         return next((camera for camera in self._wishes if camera not in self._busy), None)
 
-    def _describe(self, wish: _Wish) -> Description:
-        told = self._say(wish.describe, wish.look)
+    def _describe(self, wish: _Wish, beat: Beat) -> Description:
+        told = self._say(wish.describe, wish.look, beat)
         if told.text or told.note is None or wish.fallback is None or self._closed:
             return told
-        instead = self._say(wish.fallback, wish.look)
+        instead = self._say(wish.fallback, wish.look, beat)
         if not instead.text:
             return told
         reason = told.note.removeprefix(_NO_TEXT)
         return Description(instead.text, instead.note or f"text by the built-in model: {reason}")
 
-    def _say(self, describe: Describe, look: Look) -> Description:
+    def _say(self, describe: Describe, look: Look, beat: Beat) -> Description:
+        beat.beat(self._quiet_s)
         deadline = self._clock() + self._deadline_s
         pieces: list[str] = []
         reason = None
         try:
             for piece in describe(look):
                 pieces.append(piece)
+                beat.beat(self._quiet_s)
                 if self._closed:
                     reason = "the agent was stopping"
                 elif self._clock() > deadline:
@@ -204,6 +213,7 @@ class DescribingThread:
             if not isinstance(error, DescriberError):  # the server's troubles are told once, by who watches over it
                 log.warning("description failed", reason=str(error))
             reason = "the agent was stopping" if self._closed else str(error)
+        beat.beat()
         text = "".join(pieces).strip()
         return Description(text, reason and (f"text cut short: {reason}" if text else f"{_NO_TEXT}{reason}"))
 

@@ -12,6 +12,7 @@ from agent.capture.backoff import Backoff
 from agent.capture.clock import Clock, SystemClock
 from agent.capture.ring import Ring
 from agent.capture.source import FrameSource
+from agent.service.progress import Beat
 from config.errors import EndOfStream, SourceError
 
 
@@ -44,7 +45,8 @@ class CaptureWorker:
     discontinuity, and `Frame.index` goes on where the connection before it stopped.
 
     lossless: wait for room in the ring instead of dropping; None = wait unless the source is live.
-    on_state is called from the worker's thread, and never after `stop` was called.
+    on_state is called from the worker's thread, and never after `stop` was called. beat: the thread's heart; it is idle
+    between two attempts, and while a reader that is slower holds it up.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class CaptureWorker:
         lossless: bool | None = None,
         clock: Clock | None = None,
         name: str = "capture",
+        beat: Beat | None = None,
     ) -> None:
         self._open_source = open_source
         self._ring = ring
@@ -68,6 +71,7 @@ class CaptureWorker:
         self._stable_s = stable_s
         self._lossless = lossless
         self._clock = clock or SystemClock()
+        self._beat = beat or Beat(name)
         self._stopping = threading.Event()
         self._source: FrameSource | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -112,6 +116,7 @@ class CaptureWorker:
                 self._tell(CaptureState(Phase.FAILED, str(error)))
         finally:
             self._ring.close()
+            self._beat.idle()
 
     def _keep_reading(self) -> None:
         if self._retry is None:
@@ -128,10 +133,12 @@ class CaptureWorker:
                 reason = str(lost)
             delay_s = self._retry.next()
             self._tell(CaptureState(Phase.RECONNECTING, reason, delay_s))
+            self._beat.idle()
             self._clock.wait(self._stopping, delay_s)
 
     def _connect(self) -> None:
         """Open the source and read it until it raises or we are stopped."""
+        self._beat.beat()
         self._tell(CaptureState(Phase.CONNECTING))
         try:
             with closing(self._open_source()) as source:
@@ -145,6 +152,7 @@ class CaptureWorker:
         first_index = self._next_index
         since_ns = None
         while not self._stopping.is_set():
+            self._beat.beat()
             frame = source.read(self._stall_s)
             now_ns = self._clock.monotonic_ns()
             if since_ns is None:
@@ -154,6 +162,8 @@ class CaptureWorker:
             if first_index:
                 frame = replace(frame, index=first_index + frame.index)
             self._next_index = frame.index + 1
+            if block:
+                self._beat.idle()
             self._ring.put(frame, block=block)
             if self._retry is not None and now_ns - since_ns >= self._stable_s * 1e9:
                 self._retry.reset()

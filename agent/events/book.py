@@ -27,6 +27,7 @@ from pydantic import ValidationError
 from agent.events.model import EVENT, AnyEvent, AnyNews, EventType, Media, event, made_at_s, new_id
 from agent.events.outbox import Outbox
 from agent.events.sinks import Sink
+from agent.service.progress import Beat
 
 log = structlog.get_logger()
 
@@ -38,7 +39,8 @@ _WITH_AN_END = ("anomaly", "rule", "health")
 
 class EventBook:
     """Takes news from any thread. `topic_of` names an event's topic; `stored` is called (from the book's thread) after
-    each telling that the outbox has taken. days: how long delivered events are kept as history."""
+    each telling that the outbox has taken. days: how long delivered events are kept as history. beat: the heart of
+    the book's thread."""
 
     def __init__(
         self,
@@ -52,8 +54,11 @@ class EventBook:
         capacity: int = 4096,
         monotonic: Callable[[], float] = time.monotonic,
         utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        beat: Beat | None = None,
     ) -> None:
         self._device = device
+        self._beat = beat or Beat("events")
+        self._writing: AnyEvent | None = None
         self._outbox = outbox
         self._topic_of = topic_of
         self._sinks = tuple(sinks)
@@ -181,22 +186,36 @@ class EventBook:
             forgotten, _ = self._told.popitem(last=False)
             self._due = {key: due for key, due in self._due.items() if key[0] != forgotten}
 
+    def unwritten(self) -> list[tuple[str, AnyEvent]]:
+        """Topic and event of what the outbox has not taken yet, in order; for who saves it when the thread hangs."""
+        with self._queue.mutex:
+            writing = self._writing
+            waiting = [telling for telling in self._queue.queue if telling is not None and telling is not writing]
+        tellings = waiting if writing is None else [writing, *waiting]
+        return [(self._topic_of(telling), telling) for telling in tellings]
+
     def _run(self) -> None:
         prune_at = 0.0
         while True:
+            self._beat.idle()
             try:
                 told = self._queue.get(timeout=_LOOK_EVERY_S if self._due else 60.0)
             except queue.Empty:
                 told = None
+                self._beat.beat()
             else:
+                self._beat.beat()
                 try:
                     if told is None:
+                        self._beat.idle()
                         return
+                    self._writing = told
                     self._write(told)
                 except Exception:  # one event must not end the telling of all others
                     self._dropped["error"] += 1
                     log.exception("an event could not be told")
                 finally:
+                    self._writing = None
                     self._queue.task_done()
             self._expire()
             if time.monotonic() >= prune_at:

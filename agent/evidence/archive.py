@@ -25,6 +25,7 @@ from agent.evidence.clip import write_clip
 from agent.evidence.files import CLIPS, SNAPSHOTS, Shelf
 from agent.evidence.ring import ClipSpan, Footage, NoFootage, PacketRing
 from agent.evidence.snapshot import outlined, write_jpeg
+from agent.service.progress import Beat
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class Archive:
 
     folder: where `snapshots/` and `clips/` are made. days, max_bytes: what is older goes, then the least severe and
     oldest until the others fit. waiting: pictures and clips that may wait for the disk; one more is given up.
+    beat: the heart of the thread.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Archive:
         waiting: int = 8,
         left_free: int = _LEFT_FREE,
         clock: Callable[[], float] = time.time,
+        beat: Beat | None = None,
     ) -> None:
+        self._beat = beat or Beat("evidence")
         self._shelf = Shelf(folder)
         self._completed = completed
         self._days, self._max_bytes, self._waiting, self._left_free = days, max_bytes, waiting, left_free
@@ -171,6 +175,7 @@ class Archive:
     def _run(self) -> None:
         self._tidy(first=True)
         while True:
+            self._beat.idle()
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
@@ -180,6 +185,7 @@ class Archive:
                     return
                 job = waiting.popleft() if waiting else None
                 self._busy = job is not None
+            self._beat.beat()
             if job is not None:
                 self._do(job)
             if self._bytes > self._max_bytes or self._clock() >= self._prune_at:
