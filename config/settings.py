@@ -74,6 +74,7 @@ def _check_server(url: str) -> str:
 Profile = Literal["general", "webcam", "conversation", "sports", "movie", "security", "auto"]
 BrokerUrl = Annotated[str, AfterValidator(_check_broker)]
 ServerUrl = Annotated[str, AfterValidator(_check_server)]
+TopicLevels = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")]
 PromptText = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -88,15 +89,29 @@ class Device(_Section):
     name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
 
 
+class ImageTopics(_Section):
+    """Pictures on topics of their own. They leave this machine when, and only when, this section is there. max_bytes:
+    of one JPEG; a larger picture is reduced."""
+
+    max_bytes: Annotated[Bytes, Field(ge=10_000, le=10**7)] = 200_000
+
+
 class Mqtt(_Section):
-    """The broker that events go to. Without this section events go to the outbox and to --events-to only."""
+    """The broker that events go to. Without this section events go to the outbox and to --events-to only.
+
+    discovery: Home Assistant's discovery prefix, by which it finds cameras by itself; null = not announced.
+    """
 
     url: BrokerUrl
-    root: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$")] = "stillwatch"
+    root: TopicLevels = "stillwatch"
     user: Annotated[str, Field(min_length=1)] | None = None
     password: SecretReference | None = None
     ca: Path | None = None
-    protocol: Literal["5", "3.1.1"] = "5"
+    certificate: Path | None = None
+    key: SecretReference | None = None
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    discovery: TopicLevels | None = None
+    images: ImageTopics | None = None
 
 
 class Retention(_Section):
@@ -126,21 +141,6 @@ class Events(_Section):
     clips: Clips | None = Clips()
 
 
-class Camera(_Section):
-    """One camera. Coordinates are source pixels."""
-
-    source: Annotated[str, Field(min_length=1)]
-    credentials: SecretReference | None = None
-    fps: Annotated[float, Field(gt=0, le=240)] | None = None
-    masks: dict[str, Polygon] = Field(default_factory=dict)
-    ignore: dict[str, Polygon] = Field(default_factory=dict)
-    zones: dict[Identifier, Polygon] = Field(default_factory=dict)
-
-
-class Metrics(_Section):
-    """Prometheus metrics on http://127.0.0.1:PORT/metrics; off without a port."""
-
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
 class Schedule(_Section):
     """When a rule watches: windows of the week on the clock on the wall of a time zone, this machine's without one."""
 
@@ -177,15 +177,15 @@ MOST_RULES = 16
 """Of one camera: so many questions are read in one run."""
 
 
+class Camera(_Section):
+    """One camera. Coordinates are source pixels."""
 
-
-class DescriberImage(_Section):
-    """The picture that is sent. previous: with a change, also the one that was described last."""
-
-    width: Annotated[int, Field(ge=64, le=4096)] = 768
-    quality: Annotated[int, Field(ge=10, le=100)] = 85
-    previous: bool = True
-
+    source: Annotated[str, Field(min_length=1)]
+    credentials: SecretReference | None = None
+    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    masks: dict[str, Polygon] = Field(default_factory=dict)
+    ignore: dict[str, Polygon] = Field(default_factory=dict)
+    zones: dict[Identifier, Polygon] = Field(default_factory=dict)
     rules: Annotated[list[Rule], Field(max_length=MOST_RULES)] = Field(default_factory=list)
 
     @field_validator("rules")
@@ -204,6 +204,21 @@ def check_rules(rules: Sequence[Rule], zones: Container[str]) -> None:
         if rule.zone is not None and rule.zone not in zones:
             where = {"name": rule.name, "zone": rule.zone}
             raise PydanticCustomError("rules", "rule {name}: this camera has no zone {zone}", where)
+
+
+class Metrics(_Section):
+    """Prometheus metrics on http://127.0.0.1:PORT/metrics; off without a port."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+
+
+class DescriberImage(_Section):
+    """The picture that is sent. previous: with a change, also the one that was described last."""
+
+    width: Annotated[int, Field(ge=64, le=4096)] = 768
+    quality: Annotated[int, Field(ge=10, le=100)] = 85
+    previous: bool = True
+
 
 class DescriberPrompt(_Section):
     """What is asked of one picture, and of the picture described last and the one now."""

@@ -49,20 +49,26 @@ class SecretReference(RootModel[str]):
             if not secret:
                 raise ConfigError(f"{self.root}: the environment variable is not set or empty")
             return secret
-        path = Path(name)
-        if kind == "credential":
-            directory = os.environ.get("CREDENTIALS_DIRECTORY")
-            if not directory:
-                raise ConfigError(f"{self.root}: systemd gave no credentials; add LoadCredential={name}:… to the unit")
-            path = Path(directory) / name
         try:
-            secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+            secret = self.file().read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(f"{self.root}: can't read the secret: {reason}") from None
         if not secret:
             raise ConfigError(f"{self.root}: the file is empty")
         return secret
+
+    def file(self) -> Path:
+        """The file it is kept in, for those who read it themselves. Raises ConfigError when it is in no file."""
+        kind, _, name = self.root.partition(":")
+        if kind == "file":
+            return Path(name)
+        if kind == "env":
+            raise ConfigError(f"{self.root}: expected file:PATH or credential:NAME: this can only be read from a file")
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise ConfigError(f"{self.root}: systemd gave no credentials; add LoadCredential={name}:… to the unit")
+        return Path(directory) / name
 
 
 def _check_reference(text: str) -> str:

@@ -243,6 +243,30 @@ def _dedupe_key(news: AnyNews) -> str:
     return "/".join(part for part in (news.camera, news.kind, matter) if part)
 
 
+class EventForm(Document):
+    """`<camera>/event`: a telling as Home Assistant's event entity reads it. The fields are those of the event."""
+
+    event_type: str
+    v: Literal[1] = 1
+    id: str
+    kind: str
+    type: EventType
+    seq: Annotated[int, Field(ge=0)]
+    ts: Timestamp
+    camera: str
+    frame_ts: Timestamp | None = None
+    score: Annotated[float, Field(ge=0)] | None = None
+    severity: Severity
+    text: Text = ""
+    zones: tuple[str, ...] = ()
+    dedupe_key: str
+    duration_s: Annotated[float, Field(ge=0)] | None = None
+    replayed: bool = False
+    age_s: Annotated[float, Field(ge=0)] = 0.0
+    snapshot: str | None = None
+    clip: str | None = None
+
+
 class CameraState(Document):
     """`<camera>/state`: how things are in front of one camera, for dashboards. Retained.
 
@@ -352,8 +376,10 @@ def json_schemas() -> dict[str, dict[str, Any]]:
             name: TypeAdapter(model)
             for name, model in {
                 "anomaly": AnomalyEvent,
+                "rule": RuleEvent,
                 "semantic_change": SemanticChangeEvent,
                 "health": HealthEvent,
+                "event_form": EventForm,
                 "camera_state": CameraState,
                 "status": BoxStatus,
                 "command_result": CommandResult,
@@ -372,4 +398,3 @@ def new_id(now_ns: Callable[[], int] = time.time_ns, random_bits: Callable[[int]
 def made_at_s(event_id: str) -> float:
     """When an id of `new_id` was made, seconds since the epoch."""
     return (uuid.UUID(event_id).int >> 80) / 1000
-                "rule": RuleEvent,

@@ -13,8 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import structlog
@@ -26,9 +26,10 @@ from agent.mqtt.address import BrokerAddress
 from agent.mqtt.commands import CommandDesk, Handler, Reply
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.exchange import Exchange
-from agent.mqtt.session import Refused, Session, Will
-from agent.mqtt.states import StateBoard
-from agent.mqtt.topics import OFFLINE, ONLINE, Topics
+from agent.mqtt.session import Incoming, OtherVersion, Refused, Session, Will
+from agent.mqtt.states import Payload, StateBoard
+from agent.mqtt.topics import OFF, OFFLINE, ON, ONLINE, Topics
+from agent.service.progress import Beat
 from config.errors import BrokerError
 
 log = structlog.get_logger()
@@ -39,6 +40,8 @@ _STEADY_S = 10.0
 _TOO_OFTEN = 3
 _REPLIES_KEPT = 100
 _GOODBYE_S = 0.5
+_CONNECTING_S = 60.0
+"""The look-up of a name can't be interrupted, and without a network it takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,16 @@ class LinkState:
     connections: int
 
 
+Listener = Callable[[Incoming], None]
+
+
 class MqttLink:
     """Starts connecting at once and in the background; `wait_connected` for who must know. Close it, or the broker will
     say `offline` for us only after `will_delay_s`.
 
     handlers: by command name; `analysis` is called for `<camera>/analysis/set` with arguments `camera` (a text, as it
-    came) and `enabled` (true or false), and shall then call `set_analysis`. Raises ConfigError for a CA file that holds
-    no certificate.
+    came) and `enabled` (true or false), and shall then call `set_analysis`. retracted: called, from the link's thread,
+    with each topic that the broker has forgotten for us. Raises ConfigError for files that hold no certificate.
     """
 
     def __init__(
@@ -72,18 +78,23 @@ class MqttLink:
         backoff: Backoff | None = None,
         will_delay_s: int = 5,
         connect_timeout_s: float = 10.0,
+        retracted: Callable[[str], None] = lambda _topic: None,
         monotonic: Callable[[], float] = time.monotonic,
+        loop: Callable[[str], Beat] = Beat,
     ) -> None:
         if address.tls:
             address.tls_context()
         self._address = address
+        self._speaks = "3.1.1" if address.protocol == "3.1.1" else "5"
+        self._version_known = address.protocol != "auto"
+        self._listeners: dict[str, Listener] = {}
         self._topics = topics
         self._delivery = delivery or Delivery(outbox)
         self._backoff = backoff or Backoff(limit_s=30.0)
         self._will = Will(topics.availability, OFFLINE, will_delay_s)
         self._connect_timeout_s = connect_timeout_s
         self._monotonic = monotonic
-        self._states = StateBoard()
+        self._states = StateBoard(retracted)
         self._states.put(topics.availability, ONLINE)
         self._cameras: set[str] = set()
         self._replies: deque[Reply] = deque(maxlen=_REPLIES_KEPT)
@@ -98,6 +109,7 @@ class MqttLink:
         self._connections = 0
         self._short_lived = 0
         self._beat = monotonic()
+        self._heart, self._network = loop("mqtt"), loop("mqtt network")
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
 
@@ -140,13 +152,37 @@ class MqttLink:
         self._put(self._topics.camera_availability(camera), ONLINE if available else OFFLINE)
 
     def set_analysis(self, camera: str, enabled: bool) -> None:
-        self._put(self._topics.analysis_state(camera), "ON" if enabled else "OFF")
+        self._put(self._topics.analysis_state(camera), ON if enabled else OFF)
+
+    def set_motion(self, camera: str, moving: bool) -> None:
+        self._put(self._topics.motion(camera), ON if moving else OFF)
+
+    def keep(self, topic: str, payload: Payload) -> None:
+        """Have the broker keep this, retained; the latest wins. An empty text takes it back."""
+        self._put(topic, payload)
+
+    def repeat(self, topics: Collection[str]) -> None:
+        """Send what was last given to `keep` on these topics once more."""
+        self._states.repeat(topics)
+        self._wake.set()
+
+    def listen(self, topic: str, listener: Listener) -> None:
+        """Have each message on this topic, retained ones included, given to `listener`, which must not wait: it is
+        called on the network's thread."""
+        self._listeners[topic] = listener
+        self._wake.set()
+
+    def forget_camera(self, camera: str) -> None:
+        """This camera is no more: what the broker keeps of its states is taken back."""
+        self._cameras.discard(camera)
+        for topic in self._topics.kept(camera):
+            self._put(topic, "")
 
     def set_status(self, status: BoxStatus) -> None:
         """The latest wins; at most one a second goes out."""
         self._put(self._topics.status, status.model_dump_json(), interval_s=_STATE_INTERVAL_S)
 
-    def _put(self, topic: str, payload: str, *, interval_s: float = 0.0) -> None:
+    def _put(self, topic: str, payload: Payload, *, interval_s: float = 0.0) -> None:
         self._states.put(topic, payload, interval_s=interval_s)
         self._wake.set()
 
@@ -174,6 +210,10 @@ class MqttLink:
         while self._stop_by is None:
             try:
                 self._connect_and_serve()
+            except OtherVersion as error:
+                self._tell(str(error), refused=error.certain and self._address.protocol != "auto")
+                if self._try_other_version(error):
+                    continue
             except Refused as error:
                 self._tell(str(error), refused=True)
             except BrokerError as error:
@@ -182,6 +222,24 @@ class MqttLink:
                 log.exception("mqtt link failed, starting over")
                 self._tell(f"mqtt failed: {type(error).__name__}: {error}")
             self._pause(self._backoff.next())
+        self._heart.idle()
+
+    def _take(self, message: Incoming) -> None:
+        """On the network's thread."""
+        listener = self._listeners.get(message.topic)
+        if listener is not None:
+            listener(message)
+        else:
+            self._desk.take(message)
+
+    def _try_other_version(self, error: OtherVersion) -> bool:
+        """Whether to try again at once, with the other version of MQTT. A broker that once took this version and is
+        silent now is a broker in trouble."""
+        if self._address.protocol != "auto" or (self._version_known and not error.certain):
+            return False
+        self._version_known = False
+        self._speaks = "5" if self._speaks == "3.1.1" else "3.1.1"
+        return self._speaks == "3.1.1"
 
     def _pause(self, seconds: float) -> None:
         until = self._monotonic() + seconds
@@ -189,8 +247,9 @@ class MqttLink:
             self._wake.wait(min(left, 1.0))
             self._wake.clear()
 
-    def _beat_now(self) -> float:
+    def _beat_now(self, ahead_s: float = 0.0) -> float:
         self._beat = self._monotonic()
+        self._heart.beat(ahead_s)
         return self._beat
 
     def _tell(self, failure: str | None, *, connected: bool = False, refused: bool = False) -> None:
@@ -202,19 +261,22 @@ class MqttLink:
 
     def _connect_and_serve(self) -> None:
         """One connection, from its beginning to its end. Raises BrokerError with the reason, unless we ended it."""
+        self._beat_now(_CONNECTING_S)
         session = Session(
-            self._address,
+            replace(self._address, protocol=self._speaks),
             f"stillwatch-{self._topics.device}",
             will=self._will,
             wake=self._wake.set,
-            incoming=self._desk.take,
+            incoming=self._take,
             timeout_s=self._connect_timeout_s,
+            beat=self._network,
         )
         if self._stop_by is not None:  # closed while it was connecting: the outbox may be gone
             session.close(0.1)
             return
         begun = self._beat_now()
         try:
+            self._version_known = True
             for topic in self._topics.commands:
                 session.subscribe(topic)
             self._exchange = Exchange(session, self._delivery, self._states, self._replies, begun)
@@ -229,6 +291,7 @@ class MqttLink:
         self._tell(None)
 
     def _serve(self, session: Session, exchange: Exchange, begun: float) -> None:
+        heard: set[str] = set()
         while True:
             self._wake.clear()
             stop_by = self._stop_by  # read before the step: what was told before `close` goes out in it
@@ -236,6 +299,9 @@ class MqttLink:
             if now - begun > _STEADY_S:
                 self._backoff.reset()
                 self._short_lived = 0
+            for topic in [*self._listeners.keys() - heard]:
+                session.subscribe(topic, retained=True)
+                heard.add(topic)
             exchange.step(now)
             if not session.alive:
                 raise BrokerError(f"{self._address}: {session.why_ended}")

@@ -22,6 +22,7 @@ from typing import Literal
 
 import structlog
 
+from agent.events.form import event_form
 from agent.events.outbox import Outbox, Stored
 from agent.mqtt.session import PACKET_OVERHEAD, Ack
 
@@ -34,11 +35,12 @@ _BURST_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One event as it is sent now."""
+    """One event as it is sent now. form: the same news as Home Assistant's event entity reads it."""
 
     row: int
     topic: str
     payload: str
+    form: str
 
 
 class Delivery:
@@ -200,4 +202,5 @@ class Delivery:
 
 def _outgoing(stored: Stored, replayed: bool) -> Outgoing:
     document = {**stored.document, "replayed": replayed, "age_s": round(stored.age_s, 1)}
-    return Outgoing(stored.row, stored.topic, json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+    whole, form = (json.dumps(d, ensure_ascii=False, separators=(",", ":")) for d in (document, event_form(document)))
+    return Outgoing(stored.row, stored.topic, whole, form)

@@ -13,9 +13,10 @@ from typing import Literal
 import structlog
 
 from agent.mqtt.commands import Reply
-from agent.mqtt.delivery import Delivery
+from agent.mqtt.delivery import Delivery, Outgoing
 from agent.mqtt.session import PACKET_OVERHEAD, Ack, Session
-from agent.mqtt.states import StateBoard
+from agent.mqtt.states import Payload, StateBoard
+from agent.mqtt.topics import EVENT_FORM
 
 log = structlog.get_logger()
 
@@ -26,7 +27,7 @@ _LIMIT = 20
 class _Sent:
     """A publish that waits for its acknowledgement. row: of an event."""
 
-    kind: Literal["event", "state", "reply"]
+    kind: Literal["event", "form", "state", "reply"]
     topic: str
     at: float
     row: int = 0
@@ -71,8 +72,14 @@ class Exchange:
             self._states.sent(topic, payload, now)
             self._publish(_Sent("state", topic, now), payload)
         if events:
-            for outgoing in self._delivery.next(self._room, now):
-                self._publish(_Sent("event", outgoing.topic, now, outgoing.row), outgoing.payload)
+            for outgoing in self._delivery.next(self._room // 2 if self._limit > 1 else self._room, now):
+                self._tell(outgoing, now)
+
+    def _tell(self, outgoing: Outgoing, now: float) -> None:
+        """The form first: a broker answers in order, so when it has taken the event it has had the form, too."""
+        if self._limit > 1:
+            self._publish(_Sent("form", f"{outgoing.topic.rpartition('/')[0]}/{EVENT_FORM}", now), outgoing.form)
+        self._publish(_Sent("event", outgoing.topic, now, outgoing.row), outgoing.payload)
 
     def due_in(self, now: float) -> float | None:
         """Seconds until `step` has something to send by itself; None when only others can bring something."""
@@ -85,8 +92,13 @@ class Exchange:
     def _room(self) -> int:
         return max(0, self._limit - len(self._sent))
 
-    def _publish(self, sent: _Sent, payload: str, correlation: bytes | None = None) -> None:
-        size = len(payload.encode()) + len(sent.topic.encode()) + len(correlation or b"") + PACKET_OVERHEAD
+    def _publish(self, sent: _Sent, payload: Payload, correlation: bytes | None = None) -> None:
+        size = (
+            len(payload.encode() if isinstance(payload, str) else payload)
+            + len(sent.topic.encode())
+            + len(correlation or b"")
+            + PACKET_OVERHEAD
+        )
         if sent.kind != "event" and self._session.max_packet is not None and size > self._session.max_packet:
             self.denied[sent.topic] = f"{size} bytes, the broker takes packets of {self._session.max_packet}"
             return
@@ -107,5 +119,7 @@ class Exchange:
             self.denied[sent.topic] = ack.reason
         elif not ack.refused:
             self.denied.pop(sent.topic, None)
+            if sent.kind == "state":
+                self._states.acknowledged(sent.topic)
         if sent.kind == "event":
             self._delivery.acknowledged(sent.row, ack, now)

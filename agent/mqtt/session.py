@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.mqtt.address import BrokerAddress
+from agent.service.progress import Beat
 from config.errors import BrokerError
 
 log = structlog.get_logger()
@@ -36,10 +37,19 @@ _KEEPALIVE_S = 30
 _SESSION_EXPIRY_S = 60
 _FAILURE = 0x80
 _UNSPECIFIED = "Unspecified error"
+_OTHER_VERSION = "Unsupported protocol version"
 
 
 class Refused(BrokerError):
     """The broker answered, with a no."""
+
+
+class OtherVersion(Refused):
+    """The broker does not speak this version of MQTT. certain: it says so; else it ended the connection in silence."""
+
+    def __init__(self, message: str, *, certain: bool) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +86,21 @@ class Incoming:
 
 
 class _Client(paho.Client):
-    """Says when its network thread ends, which paho itself does not."""
+    """Says when its network thread ends, which paho itself does not, and that it goes on: about once a second."""
 
-    def __init__(self, ended: Callable[[], None], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, ended: Callable[[], None], beat: Beat, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tell_end = ended
+        self._beat = beat
 
     def forget(self) -> None:
         """Tell nobody any more."""
         self.on_connect = self.on_disconnect = self.on_publish = self.on_message = self.on_subscribe = None
         self._tell_end = _nothing
+
+    def loop_misc(self) -> MQTTErrorCode:
+        self._beat.beat()
+        return super().loop_misc()
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
@@ -126,6 +141,7 @@ class Session:
         wake: Callable[[], None],
         incoming: Callable[[Incoming], None],
         timeout_s: float = 10.0,
+        beat: Beat | None = None,
     ) -> None:
         """Connect and wait for the broker's answer. Raises BrokerError when there is none, or a refusal."""
         self._address = address
@@ -133,13 +149,15 @@ class Session:
         self._incoming = incoming
         self._answered = threading.Event()
         self._ended = threading.Event()
+        self._beat = beat or Beat("mqtt network")
         self._acks: deque[Ack] = deque()
         self._refused_subscriptions: deque[str] = deque()
         self.receive_maximum = 65535
         self.max_packet: int | None = None
         self.refusal: str | None = None
         self._why_ended: str | None = None
-        self._v5 = address.protocol == "5"
+        self._v5 = address.protocol != "3.1.1"
+        self._other_version = False
         self._client = self._make_client(client_id, will)
         try:
             self._connect(will, timeout_s)
@@ -150,6 +168,7 @@ class Session:
     def _make_client(self, client_id: str, will: Will) -> _Client:
         client = _Client(
             self._on_end,
+            self._beat,
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if self._v5 else True,
@@ -187,15 +206,16 @@ class Session:
             raise BrokerError(f"can't reach {self._address}: {reason}") from None
         client.loop_start()
         answered = self._answered.wait(timeout_s)
+        version = "5" if self._v5 else "3.1.1"
+        if self.refusal is not None and self._other_version:
+            raise OtherVersion(f"{self._address} does not speak MQTT {version}", certain=True)
         if self.refusal is not None:
             raise Refused(f"{self._address} refuses us: {self.refusal}")
-        if not answered or self._ended.is_set():
-            what = (
-                "ended the connection without an answer"
-                if self._ended.is_set()
-                else f"gave no answer in {timeout_s:g} s"
-            )
-            raise BrokerError(f"{self._address} {what}; is it an MQTT {self._address.protocol} broker?")
+        if self._ended.is_set():
+            message = f"{self._address} ended the connection without an answer; is it an MQTT {version} broker?"
+            raise OtherVersion(message, certain=False)
+        if not answered:
+            raise BrokerError(f"{self._address} gave no answer in {timeout_s:g} s; is it an MQTT {version} broker?")
 
     @property
     def alive(self) -> bool:
@@ -205,22 +225,26 @@ class Session:
     def why_ended(self) -> str:
         return self._why_ended or "connection lost"
 
-    def publish(self, topic: str, payload: str, *, retain: bool, correlation: bytes | None = None) -> int:
-        """Send with QoS 1; returns the packet id that its `Ack` will carry. Raises ValueError for an invalid topic."""
+    def publish(self, topic: str, payload: str | bytes, *, retain: bool, correlation: bytes | None = None) -> int:
+        """Send text with QoS 1, a JPEG with QoS 0; returns the packet id that its `Ack` will carry. Raises ValueError
+        for an invalid topic."""
         properties = None
         if self._v5:
-            properties = _properties(PacketTypes.PUBLISH, PayloadFormatIndicator=1)
-            if payload.startswith("{"):
+            properties = _properties(PacketTypes.PUBLISH, PayloadFormatIndicator=int(isinstance(payload, str)))
+            if isinstance(payload, bytes):
+                properties.ContentType = "image/jpeg"
+            elif payload.startswith("{"):
                 properties.ContentType = "application/json"
             if correlation is not None:
                 properties.CorrelationData = correlation
-        return self._client.publish(topic, payload, qos=1, retain=retain, properties=properties).mid
+        qos = int(isinstance(payload, str))
+        return self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).mid
 
-    def subscribe(self, topic: str) -> None:
-        """With QoS 1, without what is retained there (MQTT 5)."""
+    def subscribe(self, topic: str, *, retained: bool = False) -> None:
+        """With QoS 1; with MQTT 5 without what is retained there, unless it is asked for."""
         if self._v5:
-            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            self._client.subscribe(topic, options=options)
+            handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
+            self._client.subscribe(topic, options=SubscribeOptions(qos=1, retainHandling=handling))
         else:
             self._client.subscribe(topic, qos=1)
 
@@ -261,6 +285,7 @@ class Session:
     ) -> None:
         if code.is_failure:
             self.refusal = str(code)
+            self._other_version = code == _OTHER_VERSION
         self.receive_maximum = int(getattr(found, "ReceiveMaximum", 65535))
         self.max_packet = getattr(found, "MaximumPacketSize", None)
         self._answered.set()
@@ -301,6 +326,7 @@ class Session:
         self._wake()
 
     def _on_end(self) -> None:
+        self._beat.idle()
         self._ended.set()
         self._answered.set()
         self._wake()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection
+
+Payload = str | bytes
+"""Text goes out with QoS 1, bytes (pictures) with QoS 0."""
 
 
 class StateBoard:
     """What the broker is to keep for us. `put` from any thread; the other methods for the sender.
 
     A topic goes out when its payload has changed, not more often than every `interval_s`, and again on each connection.
+    An empty payload takes the topic back: when the broker has acknowledged it, it is dropped and `retracted` called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, retracted: Callable[[str], None] = lambda _topic: None) -> None:
+        self._retracted = retracted
         self._lock = threading.Lock()
-        self._wanted: dict[str, tuple[str, float]] = {}
-        self._sent: dict[str, tuple[str, float]] = {}
+        self._wanted: dict[str, tuple[Payload, float]] = {}
+        self._sent: dict[str, tuple[Payload, float]] = {}
 
-    def put(self, topic: str, payload: str, *, interval_s: float = 0.0) -> None:
+    def put(self, topic: str, payload: Payload, *, interval_s: float = 0.0) -> None:
         with self._lock:
             if self._wanted.get(topic, ("", 0.0))[0] != payload:
                 self._wanted.pop(topic, None)  # to the end: topics go out in the order in which they last changed
@@ -27,7 +33,22 @@ class StateBoard:
         with self._lock:
             self._sent.clear()
 
-    def due(self, now: float) -> list[tuple[str, str]]:
+    def repeat(self, topics: Collection[str]) -> None:
+        """Send these again, changed or not."""
+        with self._lock:
+            for topic in topics:
+                self._sent.pop(topic, None)
+
+    def acknowledged(self, topic: str) -> None:
+        """The broker has taken what was sent last."""
+        with self._lock:
+            gone = self._wanted.get(topic, ("-", 0.0))[0] == self._sent.get(topic, ("-", 0.0))[0] == ""
+            if gone:
+                del self._wanted[topic], self._sent[topic]
+        if gone:
+            self._retracted(topic)
+
+    def due(self, now: float) -> list[tuple[str, Payload]]:
         """(topic, payload) of what is to go out now, in the order in which the topics last changed."""
         with self._lock:
             return [
@@ -45,11 +66,11 @@ class StateBoard:
         soonest = min(times, default=float("inf"))
         return None if soonest == float("inf") else max(0.0, soonest - now)
 
-    def sent(self, topic: str, payload: str, now: float) -> None:
+    def sent(self, topic: str, payload: Payload, now: float) -> None:
         with self._lock:
             self._sent[topic] = (payload, now)
 
-    def _ready_at(self, topic: str, payload: str, interval_s: float) -> float:
+    def _ready_at(self, topic: str, payload: Payload, interval_s: float) -> float:
         if topic not in self._sent:
             return 0.0
         said, at = self._sent[topic]

@@ -19,7 +19,11 @@ _RESERVED = frozenset({"availability", "status", "cmd", "config", "metrics"})
 _EVENT_TOPIC = {"anomaly": "alert", "rule": "alert", "semantic_change": "change", "health": "health"}
 
 ONLINE, OFFLINE = "online", "offline"
+ON, OFF = "ON", "OFF"
 ANALYSIS = "analysis"
+EVENT_FORM = "event"
+IMAGES = ALERT_IMAGE, ASKED_IMAGE = "alert", "snapshot"
+"""Pictures that are published where that is wanted: of the last alert, and the one that was asked for last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,21 @@ class Topics:
 
     def analysis_state(self, camera: str) -> str:
         return self.camera(camera, "analysis/state")
+
+    def motion(self, camera: str) -> str:
+        return self.camera(camera, "motion")
+
+    def image(self, camera: str, name: str) -> str:
+        return self.camera(camera, f"image/{name}")
+
+    def kept(self, camera: str) -> tuple[str, ...]:
+        """All that the broker keeps of a camera, pictures excepted."""
+        states = (self.state(camera), self.camera_availability(camera), self.analysis_state(camera))
+        return (*states, self.motion(camera))
+
+    def event_form(self, camera: str) -> str:
+        """`<camera>/event`: each telling of any kind once more, in Home Assistant's form."""
+        return self.camera(camera, EVENT_FORM)
 
     def event(self, event: AnyEvent) -> str:
         """`<camera>/alert`, `change` or `health`, by the event's kind."""
