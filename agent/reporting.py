@@ -165,6 +165,20 @@ class CameraReporter:
         """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
         self._end_alarm(notes=(reason,))
 
+    def alert(self, news: AnyNews, frame: Frame, features: NDArray[np.float32]) -> str | None:
+        """Tell an alert of another part, completed with words, snapshot and clip; from any thread. Returns the event's
+        id, None when it was muted."""
+        if self.muted_until is not None:
+            return None
+        news = news.model_copy(update={"degraded": (*news.degraded, *self._degraded)})
+        event_id = self._publish(news, frame, clip=True)
+        self._wish(frame, features, partial(self._told, event_id, False))
+        return event_id
+
+    def over(self, event_id: str, **changes: Any) -> None:
+        """What an `alert` was about has ended."""
+        self._book.update(event_id, end=True, **changes)
+
     def lost(self, reason: str) -> None:
         """Tell that the camera gives no frames; once, however often it is tried again."""
         if self._loss is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +28,8 @@ from agent.coherence.settings import PROFILES
 from agent.coherence.tuning import AutoTune, Decision
 from agent.insight.anomaly import AnomalyModel, AnomalyPhase, Seen
 from agent.insight.change import SemanticChange
-from agent.insight.regions import CellBox, PixelBox, cells_to_source
+from agent.insight.regions import CellBox, PixelBox, cells_to_source, large_components, merge_close
+from agent.insight.sight import Follower, Sight
 from agent.metrics import Metrics
 from agent.reporting import CameraReporter
 from engines.plan import Mode
@@ -59,12 +60,13 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class _View:
     """What depends on the size of the picture. cell_px: (width, height) of a token in source pixels; unwatched: bool
-    (T,), tokens that see no picture or an ignored area."""
+    (T,), tokens that see no picture or an ignored area. tokens: those of each zone, bool (T,)."""
 
     placement: Placement
     cell_px: tuple[float, float]
     zones: Areas
     unwatched: NDArray[np.bool_]
+    tokens: Mapping[str, NDArray[np.bool_]]
 
     def far_from(self, placement: Placement) -> bool:
         """Whether tokens look elsewhere than they did: at frames of another size, or by more than a quarter of a
@@ -80,7 +82,7 @@ class CameraWatch:
     """Sees the frames of one camera, in order, from one thread; the public attributes may be read from any.
 
     keep: called now and then with the anomaly model and the time of the last frame; copies what is to be kept. auto:
-    choose the profile from what is seen.
+    choose the profile from what is seen. followers: see each frame that was judged.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class CameraWatch:
         ignore: Mapping[str, Points] | None = None,
         metrics: Metrics | None = None,
         auto: bool = False,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self.reading = Reading()
         self.frames = 0
@@ -108,6 +111,7 @@ class CameraWatch:
         self._vlm, self._pictures, self._patch_size = vlm, pictures, patch_size
         self._change, self._anomaly, self._reporter = change, anomaly, reporter
         self._zones, self._ignore, self._metrics = zones or {}, ignore or {}, metrics
+        self._followers = tuple(followers)
         self._tuning = AutoTune() if auto else None
         self._settings = vlm.settings
         self._detail: float | None = None
@@ -131,7 +135,7 @@ class CameraWatch:
     @property
     def holdings(self) -> dict[str, object]:
         """What holds memory, by part, for `agent.coherence.memory.by_part`."""
-        return {**self._vlm.holdings, "insight": (self._change, self._anomaly)}
+        return {**self._vlm.holdings, "insight": (self._change, self._anomaly, self._followers)}
 
     @property
     def learned(self) -> float:
@@ -211,6 +215,8 @@ class CameraWatch:
     def pause(self) -> None:
         """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
         self._reporter.interrupted("analysis was switched off")
+        for follower in self._followers:
+            follower.interrupted("analysis was switched off")
         self.reading = Reading()
         self._vlm.reset()
         self._change.reset()
@@ -294,6 +300,7 @@ class CameraWatch:
                 self._alarms[self._alarm] = self._anomaly.seen()
                 if len(self._alarms) > _ALARMS_REMEMBERED:
                     self._alarms.popitem(last=False)
+        self._show(frame, result, view)
         state = self._anomaly.state
         learning = state.phase is AnomalyPhase.LEARNING
         self.reading = Reading(
@@ -310,16 +317,34 @@ class CameraWatch:
                 self._keep(self._anomaly, now_s)
             self._keep_at_s = now_s + _KEEP_EVERY_S
 
+    def _show(self, frame: Frame, result: FrameResult, view: _View) -> None:
+        """Let the followers see it."""
+        placement = result.placement or view.placement
+
+        def boxes(tokens: NDArray[np.bool_]) -> tuple[PixelBox, ...]:
+            _, found = large_components(tokens.reshape(result.tokens.grid))
+            return _source_boxes(merge_close(found), placement, self._patch_size)
+
+        broken = result.cut or frame.discontinuity or result.reframed or result.slid is not None
+        sight = Sight(frame, result.accumulated, broken, ~view.unwatched, view.tokens, boxes)
+        for follower in self._followers:
+            follower.see(sight)
+
     def _enter(self, frame: Frame, result: FrameResult) -> _View:
         placement = result.placement or self._pictures.placement(frame.size)
         if self._view is None or self._view.far_from(placement):
             cells = token_cells(placement, result.tokens.grid, self._patch_size)
             ignored = Areas(self._ignore, frame.size).tokens(cells)
             cell_px = (float(cells[0, 2]), float(cells[0, 3]))
-            self._view = _View(placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen)
+            zones = {name: Areas({name: points}, frame.size).tokens(cells) for name, points in self._zones.items()}
+            self._view = _View(placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen, zones)
         return self._view
 
     def _boxes(self, regions: tuple[CellBox, ...], placement: Placement | None) -> tuple[PixelBox, ...]:
         assert self._view is not None
-        boxes = [cells_to_source(box, placement or self._view.placement, self._patch_size) for box in regions]
-        return tuple(box for box in boxes if box[2] and box[3])
+        return _source_boxes(regions, placement or self._view.placement, self._patch_size)
+
+
+def _source_boxes(regions: Sequence[CellBox], placement: Placement, patch_size: int) -> tuple[PixelBox, ...]:
+    boxes = [cells_to_source(box, placement, patch_size) for box in regions]
+    return tuple(box for box in boxes if box[2] and box[3])

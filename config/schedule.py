@@ -1,4 +1,4 @@
-"""When something watches: windows of the week such as `mon-fri 22:00-06:00`, on the clock on the wall of a time zone."""
+"""When something watches: windows of the week such as `mon-fri 22:00-06:00`, by the wall clock of a time zone."""
 
 from __future__ import annotations
 
