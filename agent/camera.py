@@ -16,6 +16,7 @@ from agent.capture.worker import CaptureState, CaptureWorker, Phase
 from agent.evidence.ring import PacketRing
 from agent.power.policy import Rung
 from agent.reporting import CameraReporter
+from agent.service.progress import Progress
 from agent.watching import CameraWatch
 
 log = structlog.get_logger()
@@ -24,9 +25,12 @@ log = structlog.get_logger()
 class Camera:
     """Runs from `start` until its source ends or fails for good, or `stop`. The frame loop has a thread of its own.
 
+    One that takes another's place begins in two steps: `connect` reads the source while the other still looks at its
+    frames, `begin` looks at frames and tells of them.
+
     retry: connect again when the source is lost. packets: what the source fills besides. on_available: called when
-    frames begin and when they stop. enabled: may be set from any thread; frames of a camera that is not enabled are
-    dropped.
+    frames begin and when they stop. recall: called once, before the first frame is looked at. enabled: may be set from
+    any thread; frames of a camera that is not enabled are dropped. progress: told that both threads go on.
     """
 
     def __init__(
@@ -39,12 +43,18 @@ class Camera:
         retry: bool,
         packets: PacketRing | None = None,
         on_available: Callable[[str, bool], None] = lambda _camera, _available: None,
+        recall: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,
     ) -> None:
         self.name = name
+        self._progress = progress or Progress()
+        self._beats = self._progress.loop(f"capture {name}"), self._progress.loop(f"frames {name}")
         self.watch = watch
         self.reporter = reporter
         self.enabled = True
-        self._on_available = on_available
+        self._on_available, self._recall = on_available, recall
+        self._begun = False
+        self._capture = CaptureState(Phase.CONNECTING)
         self._share, self._due = 1.0, 0.0
         self._skipped: Frame | None = None
         self._latest: tuple[float, Frame] | None = None
@@ -55,6 +65,7 @@ class Camera:
             retry=Backoff() if retry else None,
             on_state=self._note,
             name=f"capture {name}",
+            beat=self._beats[0],
         )
         self._thread = threading.Thread(target=self._run, name=f"frames {name}", daemon=True)
         self._rate = (time.monotonic(), 0)
@@ -80,10 +91,37 @@ class Camera:
         """Frames that were overwritten before they were handled."""
         return self._ring.dropped
 
+    @property
+    def capture(self) -> CaptureState:
+        """Where the connection to the source stands."""
+        return self._capture
+
+    @property
+    def delivered(self) -> int:
+        """Frames that the source gave."""
+        return self._worker.frames
+
     def start(self) -> None:
-        self._on_available(self.name, False)
-        self._thread.start()
+        self.begin()
+        self.connect()
+
+    def connect(self) -> None:
+        """Read the source, and keep the last frames until `begin`."""
         self._worker.start()
+
+    def begin(self) -> None:
+        """Look at frames, and tell of them and of how the source is."""
+        self._recall()
+        self._begun = True
+        if self._capture.phase is not Phase.STREAMING:
+            self._on_available(self.name, False)
+        self._tell(self._capture)
+        self._thread.start()
+
+    def follow(self, old: Camera) -> None:
+        """Take over from a camera that has stopped what people have told it, and what it said last."""
+        self.enabled = old.enabled
+        self.reporter.follow(old.reporter)
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """End capture and frame loop; frames that wait in the ring are still handled, as far as time allows."""
@@ -91,6 +129,11 @@ class Camera:
         self._worker.stop(timeout_s)
         if self._thread.ident is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
+        elif not self._begun:
+            self._begun = True
+            self.watch.close()
+        for beat in self._beats:
+            self._progress.retire(beat)
 
     def relieve(self, rung: Rung, reason: str) -> None:
         """Do no more than this from now on; from any thread."""
@@ -112,9 +155,11 @@ class Camera:
         return (frames - before) / max(1e-3, now - then)
 
     def _run(self) -> None:
-        watching = False
+        watching, beat = False, self._beats[1]
         while not self._ring.drained:
+            beat.idle()
             frame = self._ring.get()
+            beat.beat()
             if frame is None:
                 continue
             self._latest = time.monotonic(), frame
@@ -126,6 +171,7 @@ class Camera:
                 self.watch.pause()
             watching = self.enabled
         self.watch.close()
+        beat.idle()
 
     def _thinned(self, frame: Frame) -> Frame | None:
         """The frame if it is its turn, with what the skipped ones led up to."""
@@ -140,6 +186,11 @@ class Camera:
 
     def _note(self, state: CaptureState) -> None:
         """On the capture thread."""
+        self._capture = state
+        if self._begun:
+            self._tell(state)
+
+    def _tell(self, state: CaptureState) -> None:
         if state.phase is Phase.STREAMING:
             log.info("camera gives frames", camera=self.name)
             self.reporter.back()

@@ -75,6 +75,10 @@ class CameraReporter:
         self._muted_until_s = self._clock() + for_s
         return self.muted_until
 
+    def follow(self, old: CameraReporter) -> None:
+        """Go on with what another said last of this camera, as silent as it was told to be."""
+        self.text, self._muted_until_s = old.text, old._muted_until_s
+
     def test(self, frame: Frame, text: str) -> str:
         """Tell an alert that nothing led to, as any alert is told, muted or not; returns the event's id."""
         news = Anomaly(
@@ -161,10 +165,6 @@ class CameraReporter:
         self._wish(frame, features, partial(self._told, self._alarm, False))
         return self._alarm
 
-    def interrupted(self, reason: str) -> None:
-        """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
-        self._end_alarm(notes=(reason,))
-
     def alert(self, news: AnyNews, frame: Frame, features: NDArray[np.float32]) -> str | None:
         """Tell an alert of another part, completed with words, snapshot and clip; from any thread. Returns the event's
         id, None when it was muted."""
@@ -178,6 +178,10 @@ class CameraReporter:
     def over(self, event_id: str, **changes: Any) -> None:
         """What an `alert` was about has ended."""
         self._book.update(event_id, end=True, **changes)
+
+    def interrupted(self, reason: str) -> None:
+        """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
+        self._end_alarm(notes=(reason,))
 
     def lost(self, reason: str) -> None:
         """Tell that the camera gives no frames; once, however often it is tried again."""

@@ -27,7 +27,7 @@ _STATUS_EVERY_S = 30.0
 
 
 class StateTeller:
-    """notes: sentences for the box's `degraded` that stay true for the whole run. link: None = no broker. server: where
+    """notes: sentences for the box's `degraded`, read at each telling. link: None = no broker. server: where
     pictures go to be described, None = nowhere. model_bytes: of the weights that all cameras share. power: read just
     before each telling."""
 
@@ -50,7 +50,7 @@ class StateTeller:
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
-        self._notes = tuple(notes)
+        self._notes = notes
         self._server, self._power, self._archive = server, power, archive
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
@@ -58,12 +58,17 @@ class StateTeller:
         self._boot_id = new_id()
         self._seq = 0
         self._model_bytes = model_bytes
-        self._said = {name: TextConsistency() for name in cameras}
-        metrics.watch_memory("", lambda: {"model": model_bytes})
-        for name, camera in cameras.items():
-            metrics.watch_stages(name, camera.watch.times)
-            metrics.watch_memory(name, partial(_sizes, camera))
-            metrics.watch_text(name, self._said[name])
+        self._said: dict[str, TextConsistency] = {}
+        metrics.watch_memory("", lambda: {"model": self._model_bytes})
+        for camera in cameras.values():
+            self.watch(camera)
+
+    def watch(self, camera: Camera) -> None:
+        """Measure this camera from now on, instead of an earlier one of its name."""
+        said = self._said.setdefault(camera.name, TextConsistency())
+        self._metrics.watch_stages(camera.name, camera.watch.times)
+        self._metrics.watch_memory(camera.name, partial(_sizes, camera))
+        self._metrics.watch_text(camera.name, said)
 
     def tell(self) -> None:
         """Tell everything that is due. Never waits."""

@@ -23,7 +23,8 @@ class Relieved(Protocol):
 
 
 class PowerGuard:
-    """For one thread. Without sensors that tell of a limit it does nothing, and `status` is None."""
+    """For one thread. Without sensors that tell of a limit it does nothing, and `status` is None. cameras: gone through
+    anew at each step."""
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class PowerGuard:
         policy: PowerPolicy | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sensors, self._cameras, self._metrics = sensors, tuple(cameras), metrics
+        self._sensors, self._cameras, self._metrics = sensors, cameras, metrics
         self._policy = policy or PowerPolicy()
         self._monotonic = monotonic
         self._decision = Decision()
@@ -62,6 +63,10 @@ class PowerGuard:
             celsius=None if hottest is None else round(hottest.celsius, 1),
             throttled=reading.throttled,
         )
+
+    def relieve(self, camera: Relieved) -> None:
+        """Let a camera that has just been made do as little as the others."""
+        camera.relieve(self._decision.rung, self._decision.reason)
 
     def tick(self) -> None:
         """Read, decide, and tell cameras and metrics. A few milliseconds; raises nothing."""

@@ -1,0 +1,248 @@
+"""What builds the worker of one camera: the coherent path on a shared model, insight, reporter, evidence, capture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from agent.camera import Camera
+from agent.capture import open_source
+from agent.capture.scene.language import DESCRIBE
+from agent.capture.source import FrameSource
+from agent.capture.tap import PacketTap
+from agent.coherence import memory
+from agent.coherence.costs import EncodeCosts
+from agent.coherence.pipeline import TemporalVLM
+from agent.coherence.settings import AUTO, PROFILES, CoherenceSettings
+from agent.describing import Describe, DescribingThread, Look
+from agent.events.book import EventBook
+from agent.evidence.archive import Archive
+from agent.evidence.camera import CameraEvidence
+from agent.evidence.recording import recorded
+from agent.evidence.ring import ClipSpan, PacketRing
+from agent.insight.anomaly import AnomalyModel, AnomalySettings
+from agent.insight.change import ChangeSettings, SemanticChange
+from agent.learning import Learned
+from agent.metrics import Metrics
+from agent.notify import extend_start
+from agent.reporting import CameraReporter
+from agent.runtimes import choose_encoder
+from agent.vision import choose_vision
+from agent.watching import CameraWatch
+from config.settings import Camera as CameraSettings
+from config.settings import Clips, Describer, Settings
+from engines.decoder import Decoder
+from engines.manifest import find_model, load_model
+from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.runtime import OnnxRuntime
+from engines.preprocess import Preprocessor
+from engines.tensorrt.building import Watch
+from vpi_ops.choice import host_shrink
+
+if TYPE_CHECKING:
+    from agent.describer.server import VisionServer
+
+log = structlog.get_logger()
+
+_SERVER_GRACE_S = 5.0
+"""The vision server keeps its time itself; this is for what stands around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where cameras hand in what they have to tell and to keep. on_available: called when frames of a camera begin and
+    when they stop. retry: connect again to what was lost."""
+
+    folder: Path
+    book: EventBook
+    archive: Archive
+    metrics: Metrics
+    learned: Learned
+    on_available: Callable[[str, bool], None]
+    retry: bool
+    anomaly: AnomalySettings
+    change: ChangeSettings
+
+
+class CameraBuilder:
+    """A model, and a describer where there is one, shared by all the cameras it builds.
+
+    Raises ConfigError and ModelError when it can't be made; nothing is left behind then. Close it after its cameras.
+    """
+
+    def __init__(self, settings: Settings, desk: Desk) -> None:
+        self._desk = desk
+        self._stack = ExitStack()
+        self._costs: EncodeCosts | None = None
+        self.server: VisionServer | None = None
+        self.patience_s = 10.0
+        """For words that are being made when every source has ended."""
+        self._model = load_model(find_model(settings.model))
+        self._describer = settings.describer
+        try:
+            self.describing = self._open_describing(settings.describer, list(settings.cameras))
+            self._runtime = OnnxRuntime(self._model, threads=min(4, os.cpu_count() or 1), spin=False)
+            self._encoding = choose_encoder(self._model, watch=_building())
+            log.info("encoder", used=self._encoding.used, not_taken=self._encoding.not_taken)
+            self._vision = choose_vision()
+            log.info("image operations", patches=self._vision.patches, flow=self._vision.flow)
+            self._decoder = Decoder(self._model, spin=False)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    @property
+    def model_bytes(self) -> int:
+        """Of the weights that all cameras share."""
+        return memory.weights(self._model)
+
+    def close(self) -> None:
+        """Stop describing. A second call does nothing."""
+        self._stack.close()
+
+    def camera(self, name: str, settings: Settings) -> Camera:
+        """The worker of a camera, not started. Raises ConfigError."""
+        camera, manifest = settings.cameras[name], self._model.manifest
+        ops, pictures = self._vision.camera(Preprocessor(manifest, host_shrink()))
+        encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime))
+        vlm = TemporalVLM(pictures, encoder, ops, _coherence(settings), costs=self._costs)
+        self._costs = vlm.costs
+        clips = settings.events.clips
+        ring = None if clips is None else PacketRing(pre_s=clips.pre_s)
+        reporter = self._reporter(name, camera, _evidence(self._desk.archive, ring, clips, camera))
+        anomaly = AnomalyModel(manifest.grid, manifest.dim, self._desk.anomaly)
+        watch = CameraWatch(
+            vlm,
+            Preprocessor(manifest, host_shrink()),
+            manifest.patch_size,
+            SemanticChange(manifest.grid, self._desk.change),
+            anomaly,
+            self._desk.learned.keeper(name, manifest),
+            reporter,
+            zones=camera.zones,
+            ignore=camera.ignore,
+            metrics=self._desk.metrics,
+            auto=settings.profile == AUTO,
+        )
+        return Camera(
+            name,
+            recorded(_opener(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
+            watch,
+            reporter,
+            retry=self._desk.retry and _may_come_back(camera.source),
+            packets=ring,
+            on_available=self._desk.on_available,
+            recall=partial(self._desk.learned.load, name, manifest, anomaly),
+        )
+
+    def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
+        enter = self._stack.enter_context
+        if describer is None:
+            return enter(DescribingThread())
+        from agent.describer.server import VisionServer
+
+        self.server = server = enter(
+            VisionServer(describer, cameras, state=self._desk.folder, observe=self._desk.metrics.describer_request)
+        )
+        self.patience_s = max(self.patience_s, describer.timeout_s)
+        log.info("pictures leave this machine to be described", server=server.name, model=describer.model)
+        return enter(
+            DescribingThread(
+                parallel=describer.parallel,
+                deadline_s=describer.timeout_s + _SERVER_GRACE_S,
+                interrupt=server.close,
+            )
+        )
+
+    def _reporter(self, name: str, camera: CameraSettings, evidence: CameraEvidence) -> CameraReporter:
+        manifest, describer, book = self._model.manifest, self._describer, self._desk.book
+        words = _words(self._decoder, name)
+        mute = "" if _rendered(camera) or "rendered" not in manifest.domain else _mute(manifest.name)
+        if describer is not None and self.server is not None:
+            from agent.describer.request import reduced_jpeg
+
+            return CameraReporter(
+                name,
+                book,
+                self.describing,
+                partial(self.server.describe, name),
+                fallback=words if describer.fallback == "builtin" and not mute else None,
+                picture=partial(reduced_jpeg, settings=describer.image),
+                evidence=evidence,
+            )
+        if mute:
+            log.warning(mute, camera=name)
+        return CameraReporter(name, book, self.describing, None if mute else words, mute=mute, evidence=evidence)
+
+
+def _coherence(settings: Settings) -> CoherenceSettings:
+    coherence = PROFILES["general" if settings.profile == AUTO else settings.profile]
+    if settings.fidelity_floor is None:
+        return coherence
+    return replace(coherence, fidelity_floor=settings.fidelity_floor)
+
+
+def _opener(name: str, camera: CameraSettings) -> Callable[[PacketTap | None], FrameSource]:
+    credentials = None if camera.credentials is None else camera.credentials.read()
+
+    def open_camera(tap: PacketTap | None) -> FrameSource:
+        return open_source(
+            camera.source,
+            source_id=name,
+            paced=_rendered(camera),
+            fps=camera.fps,
+            credentials=credentials,
+            motion=True,
+            tap=tap,
+        )
+
+    return open_camera
+
+
+def _evidence(archive: Archive, ring: PacketRing | None, clips: Clips | None, camera: CameraSettings) -> CameraEvidence:
+    """Clips where there is a way to make them: from packets, or from frames where that is allowed."""
+    if ring is None or clips is None or (camera.masks and not clips.encode):
+        return CameraEvidence(archive, None, ClipSpan())
+    return CameraEvidence(archive, ring, ClipSpan(clips.pre_s, clips.post_s))
+
+
+def _words(decoder: Decoder, camera: str) -> Describe:
+    """The built-in model's words about a look of this camera."""
+
+    def describe(look: Look) -> Iterator[str]:
+        return decoder.generate(look.features, DESCRIBE, key=camera)
+
+    return describe
+
+
+def _building() -> Watch:
+    """Says in the log what is built at start, and to systemd that it takes longer."""
+
+    def step(name: str, done: float | None) -> None:
+        if done is None:
+            log.info("preparing the encoder for TensorRT", step=name)
+
+    return Watch(step, lambda: extend_start(60))
+
+
+def _rendered(camera: CameraSettings) -> bool:
+    return camera.source.startswith("scene:")
+
+
+def _may_come_back(source: str) -> bool:
+    """A stream or a device is worth another try; a file that is not there is a mistake."""
+    return not source.startswith("file:") and (":" in source.partition("/")[0] or source.startswith("/dev/"))
+
+
+def _mute(model: str) -> str:
+    return (
+        f"the model `{model}` knows rendered scenes only: anomaly and change work here; for descriptions of real "
+        "scenes import a checkpoint or set a describer"
+    )
