@@ -137,22 +137,26 @@ def agent(
     folder: Path | None = None,
     connected: bool = True,
     delivery: Mapping[str, Any] | None = None,
+    device: str = TOPICS.device,
+    retracted: Callable[[str], None] = lambda _topic: None,
     **address: Any,
 ) -> Iterator[Agent]:
     with ExitStack() as stack:
         folder = folder or stack.enter_context(memory_folder())
         outbox = stack.enter_context(Outbox(folder / "events.db"))
+        topics = Topics(TOPICS.root, device)
         link = MqttLink(
             BrokerAddress.parse(url, **address),
-            TOPICS,
+            topics,
             outbox,
             handlers=handlers,
             delivery=Delivery(outbox, retry_s=0.05, **(delivery or {})),
             backoff=Backoff(first_s=0.2, limit_s=1.0, random=Random(3)),
             will_delay_s=1,
+            retracted=retracted,
         )
         stack.callback(link.close)
-        book = EventBook("box", outbox, topic_of=TOPICS.event, stored=lambda _: link.notify())
+        book = EventBook(device, outbox, topic_of=topics.event, stored=lambda _: link.notify())
         stack.callback(book.close)
         if connected:
             link.wait_connected(PATIENCE_S)

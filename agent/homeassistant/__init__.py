@@ -1,0 +1,1 @@
+"""What Home Assistant needs to find the cameras by itself."""
