@@ -1,0 +1,1 @@
+"""Configuration from afar: a signed document comes in over the broker, and what became of it goes out."""
