@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 _KEEP_EVERY_S = 60.0
 _ALARMS_REMEMBERED = 32
+_MOVED_PX = 0.75
+"""Source pixels a frame: above what noise and sway make of a still scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +328,8 @@ class CameraWatch:
             return _source_boxes(merge_close(found), placement, self._patch_size)
 
         broken = result.cut or frame.discontinuity or result.reframed or result.slid is not None
-        sight = Sight(frame, result.accumulated, broken, ~view.unwatched, view.tokens, boxes)
+        moved = result.moving & (np.abs(result.motion).max(axis=1) >= _MOVED_PX)
+        sight = Sight(frame, result.accumulated, broken, ~view.unwatched, view.tokens, boxes, moved)
         for follower in self._followers:
             follower.see(sight)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +18,8 @@ class Sight:
     """One frame as the frame loop knows it. features: float32 (T, D), accumulated, valid until the call returns.
     broken: tokens are not to be compared with those of the frame before (a cut, a gap, a picture that slid).
     counted: bool (T,), tokens that see picture and no ignored area. zones: tokens of each, bool (T,). boxes: the
-    connected areas of tokens (T,) as boxes in source pixels, the largest first."""
+    connected areas of tokens (T,) as boxes in source pixels, the largest first. moved: bool (T,), tokens whose content
+    has moved since the frame before; empty where that is not known."""
 
     frame: Frame
     features: NDArray[np.float32]
@@ -26,6 +27,7 @@ class Sight:
     counted: NDArray[np.bool_]
     zones: Mapping[str, NDArray[np.bool_]]
     boxes: Callable[[NDArray[np.bool_]], tuple[PixelBox, ...]]
+    moved: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     @property
     def now_s(self) -> float:
