@@ -30,6 +30,26 @@ class Document:
                 return self.origins[path[:end]]
         return self.name
 
+    def holds(self, path: KeyPath) -> bool:
+        """Whether a value was written for this key, alone or with the section around it."""
+        data: Any = self.data
+        for part in path:
+            if not isinstance(data, dict) or part not in data:
+                return False
+            data = data[part]
+        return True
+
+    def without(self, path: KeyPath) -> Document:
+        """A copy in which this key was never written."""
+        data = _copy(self.data)
+        section: Any = data
+        for key in path[:-1]:
+            section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section.pop(path[-1], None)
+        origins = {p: o for p, o in self.origins.items() if p[: len(path)] != path}
+        return Document(self.name, data, origins)
+
     def with_value(self, path: KeyPath, value: object, origin: str) -> Document:
         """A copy with one value set; sections on the way are made. Raises ConfigError when one is no section."""
         data = _copy(self.data)
@@ -52,29 +72,41 @@ def dotted(path: KeyPath) -> str:
 
 def read_yaml(path: Path) -> Document:
     """The document in a YAML file. Raises ConfigError with file and line for anything that is not plain YAML."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """What stands in a configuration file. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"{path}: can't read the configuration: {error.strerror}") from None
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """The document in a YAML text that came from the file `name`. Raises ConfigError as `read_yaml` does."""
     origins: dict[KeyPath, str] = {}
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.YAMLError as error:  # a character that YAML doesn't allow
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
     try:
         root = loader.get_single_node()
-        data = {} if root is None else _build(loader, root, (), origins, str(path), frozenset())
+        data = {} if root is None else _build(loader, root, (), origins, name, frozenset())
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
     finally:
         loader.dispose()
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}:1: expected keys and values (`cameras: …`), found {type(data).__name__}")
-    return Document(str(path), data, origins)
+        raise ConfigError(f"{name}:1: expected keys and values (`cameras: …`), found {type(data).__name__}")
+    return Document(name, data, origins)
 
 
 class _Loader(yaml.SafeLoader):

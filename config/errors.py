@@ -2,6 +2,7 @@
 
     StillwatchError (1)
     ├── ConfigError (78)        a configuration value, file or topic that can't be used
+    │   └── InvalidConfig       values that are wrong, each with its place
     ├── ModelError (78)         a model folder that can't be used
     ├── SourceError (69)        a camera, stream or device that can't be reached now
     │   └── EndOfStream         the source has ended; not a fault
@@ -17,6 +18,8 @@ what was expected, and what to do.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class StillwatchError(Exception):
     """Base of all; `exit_code` is the process's exit status when it ends on this error."""
@@ -28,6 +31,26 @@ class ConfigError(StillwatchError):
     """A configuration value, file or topic that can't be used."""
 
     exit_code = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One wrong value. path: dotted. origin: where it was written, `agent.yaml:12` or `STILLWATCH_MODEL`."""
+
+    path: str
+    origin: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.origin}: {self.path}: {self.message}"
+
+
+class InvalidConfig(ConfigError):
+    """A configuration with wrong values; the message has a line for each."""
+
+    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = mistakes
 
 
 class ModelError(StillwatchError):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from config.document import Document, KeyPath, dotted, read_yaml
-from config.errors import ConfigError
+from config.errors import ConfigError, InvalidConfig, Mistake
 from config.redact import redact
 from config.settings import Settings
 from config.values import SecretReference
@@ -44,7 +44,7 @@ def with_environment(document: Document, environ: Mapping[str, str]) -> Document
 
 
 def validate(document: Document) -> Settings:
-    """Settings of a document. Raises ConfigError that lists every mistake with its place."""
+    """Settings of a document. Raises InvalidConfig with every mistake and its place."""
     try:
         return Settings.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
@@ -52,12 +52,21 @@ def validate(document: Document) -> Settings:
         as_text = _numbers_meant_as_text(document, mistakes)
         if as_text is not None:
             return validate(as_text)
-        raise ConfigError("\n".join(_sentence(document, mistake) for mistake in mistakes)) from None
+        raise InvalidConfig(tuple(_mistake(document, mistake) for mistake in mistakes)) from None
 
 
 def shown(settings: Settings) -> dict[str, Any]:
     """Settings as plain data for people: credentials in URLs hidden, secrets as the reference to them."""
-    return _redacted(settings.model_dump(mode="json", exclude_none=True))  # type: ignore[no-any-return]
+    return redacted(settings.model_dump(mode="json", exclude_none=True))  # type: ignore[no-any-return]
+
+
+def redacted(value: Any) -> Any:
+    """Plain data with the credentials in its URLs hidden."""
+    if isinstance(value, dict):
+        return {key: redacted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def check_secrets(settings: Settings) -> None:
@@ -130,24 +139,26 @@ def _numbers_meant_as_text(document: Document, mistakes: list[ErrorDetails]) -> 
     return changed
 
 
-def _sentence(document: Document, mistake: ErrorDetails) -> str:
+def _mistake(document: Document, mistake: ErrorDetails) -> Mistake:
     about_key = mistake["loc"][-1:] == ("[key]",) and mistake["type"] != "extra_forbidden"  # a key may be named so
     path = mistake["loc"][:-1] if about_key else mistake["loc"]
-    place = f"{document.origin(path)}: {dotted(path)}"
+    return Mistake(dotted(path), document.origin(path), _sentence(path, mistake, about_key))
+
+
+def _sentence(path: KeyPath, mistake: ErrorDetails, about_key: bool) -> str:
     kind, found = mistake["type"], mistake["input"]
     section = section_at(path[:-1])
     if kind == "extra_forbidden" and section is not None:
         known = list(section.model_fields)
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{place}: unknown key; {hint}"
+        return "unknown key; " + (f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}")
     if kind == "missing":
-        return f"{place}: missing"
+        return "missing"
     if about_key:
-        return f"{place}: a name has 1 to 64 letters, digits, _ or -"
+        return "a name has 1 to 64 letters, digits, _ or -"
     wording = _WORDING.get(kind, mistake["msg"][:1].lower() + mistake["msg"][1:])
     secret = section is not None and section.model_fields[str(path[-1])].annotation in _SECRET_KINDS
-    return f"{place}: {wording}" if secret else f"{place}: {wording}, found {_brief(found)}"
+    return wording if secret else f"{wording}, found {_brief(found)}"
 
 
 _SECRET_KINDS = (SecretReference, SecretReference | None)
@@ -167,14 +178,6 @@ _WORDING = {
 def _brief(value: object) -> str:
     text = redact(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _redacted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _redacted(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_redacted(item) for item in value]
-    return redact(value) if isinstance(value, str) else value
 
 
 def _secrets(value: object, path: KeyPath) -> list[tuple[KeyPath, SecretReference]]:
