@@ -14,8 +14,8 @@ _BEGIN, _END = 2.0, 1.0
 
 
 class Stir:
-    """Follows a camera. Begins when two tokens have moved for `for_s`, ends when none has for `clear_s`; `say` is called
-    with each change, from the frame loop."""
+    """Follows a camera. Begins when two tokens have moved for `for_s`, ends when none has for `clear_s`; `say` is
+    called with each change, from the frame loop."""
 
     def __init__(self, say: Callable[[bool], None], *, for_s: float = 0.15, clear_s: float = 4.0) -> None:
         self._say = say
