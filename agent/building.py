@@ -34,6 +34,7 @@ from agent.metrics import Metrics
 from agent.notify import extend_start
 from agent.reporting import CameraReporter
 from agent.runtimes import choose_encoder
+from agent.service.progress import Progress
 from agent.vision import choose_vision
 from agent.watching import CameraWatch
 from config.settings import Camera as CameraSettings
@@ -69,6 +70,7 @@ class Desk:
     retry: bool
     anomaly: AnomalySettings
     change: ChangeSettings
+    progress: Progress
 
 
 class CameraBuilder:
@@ -140,12 +142,13 @@ class CameraBuilder:
             packets=ring,
             on_available=self._desk.on_available,
             recall=partial(self._desk.learned.load, name, manifest, anomaly),
+            progress=self._desk.progress,
         )
 
     def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
         enter = self._stack.enter_context
         if describer is None:
-            return enter(DescribingThread())
+            return enter(DescribingThread(loop=self._desk.progress.loop))
         from agent.describer.server import VisionServer
 
         self.server = server = enter(
@@ -158,6 +161,8 @@ class CameraBuilder:
                 parallel=describer.parallel,
                 deadline_s=describer.timeout_s + _SERVER_GRACE_S,
                 interrupt=server.close,
+                loop=self._desk.progress.loop,
+                quiet_s=describer.timeout_s,
             )
         )
 

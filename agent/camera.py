@@ -141,6 +141,11 @@ class Camera:
         self.watch.limit(rung.detail)
         self.reporter.spare_words(rung.words_every_s, reason)
 
+    def shed(self, share: float) -> None:
+        """Keep only this share of packets for clips, 0 = none; from any thread."""
+        if self._packets is not None:
+            self._packets.shed(share)
+
     def latest(self) -> tuple[float, Frame] | None:
         """The newest frame and how many seconds ago it came; None before the first."""
         if self._latest is None:

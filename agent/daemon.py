@@ -33,13 +33,16 @@ from agent.fleet import Cameras
 from agent.insight.anomaly import AnomalySettings
 from agent.insight.change import ChangeSettings
 from agent.learning import Learned
-from agent.metrics import Metrics, MetricsServer
+from agent.metrics import Metrics
 from agent.mqtt.address import BrokerAddress
 from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Command, CommandError
 from agent.mqtt.topics import Topics
 from agent.power.guard import PowerGuard
 from agent.power.sensors import Sensors
+from agent.service import rescue
+from agent.service.progress import Progress
+from agent.service.supervisor import Supervisor
 from agent.states import StateTeller
 from config.errors import ConfigError
 from config.identity import device_id
@@ -99,8 +102,10 @@ class Daemon:
         for name in settings.cameras:
             self.topics.state(name)  # refuses what can't be a level of a topic
         self.metrics = Metrics(__version__)
-        if settings.metrics.port is not None:
-            enter(MetricsServer(self.metrics, settings.metrics.port))
+        self.progress = Progress()
+        rescued = rescue.recover(self._folder)
+        if rescued:
+            log.warning("events of the run before, which hung, are told now", count=rescued)
         self.outbox = enter(Outbox(self._folder / "events.db"))
         if self.outbox.damaged:
             self._notes.append(self.outbox.damaged)
@@ -117,6 +122,7 @@ class Daemon:
             self._options.retry,
             self._options.anomaly,
             self._options.change,
+            self.progress,
         )
         self._builder = CameraBuilder(settings, self._desk)
         self._stack.callback(lambda: self._builder.close())
@@ -126,7 +132,20 @@ class Daemon:
         if settings.mqtt is not None:
             commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._learned.snapshots)
             address, handlers = broker_address(settings.mqtt), {**commands.handlers, "analysis": self._set_analysis}
-            self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers))
+            self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers, loop=self.progress.loop))
+        self.supervisor = enter(
+            Supervisor(
+                self._folder,
+                self.progress,
+                self.cameras,
+                self._book,
+                self.outbox,
+                self.metrics,
+                lambda: self.link,
+                port=settings.metrics.port,
+                memory_mb=settings.limits.memory_mb,
+            )
+        )
         self.power = PowerGuard(Sensors(self._options.sysfs), self.cameras.values(), self.metrics)
         self._teller = StateTeller(
             self.device,
@@ -141,6 +160,7 @@ class Daemon:
             model_bytes=self._builder.model_bytes,
             power=self.power,
             archive=self._archive,
+            memory_guard=self.supervisor.memory,
         )
 
     def _open_book(self, settings: Settings) -> EventBook:
@@ -154,12 +174,14 @@ class Daemon:
             sinks=sinks,
             stored=self._stored,
             days=settings.events.retention.days,
+            beat=self.progress.loop("events"),
         )
         return self._stack.enter_context(book)
 
     def _open_archive(self, settings: Settings) -> Archive:
         kept = settings.events.retention
-        archive = Archive(self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes)
+        beat = self.progress.loop("evidence")
+        archive = Archive(self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes, beat=beat)
         return self._stack.enter_context(archive)
 
     def run(self, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> None:
@@ -174,8 +196,10 @@ class Daemon:
             if self.link is not None:
                 self.link.set_analysis(name, True)
             camera.start()
+        self.supervisor.started()
         until = time.monotonic() + (self._options.seconds or float("inf"))
         while not self._over() and not stop.wait(min(_TICK_S, max(0.0, until - time.monotonic()))):
+            self.supervisor.tick()
             self.power.tick()
             self._teller.tell()
             self._learned.write()
@@ -183,6 +207,8 @@ class Daemon:
             if time.monotonic() >= until:
                 break
         self.close(hurry=stop.is_set())
+        if self.supervisor.end is not None:
+            raise self.supervisor.end
         for camera in self.cameras.values():
             if camera.error is not None:
                 raise camera.error
@@ -193,6 +219,7 @@ class Daemon:
         In a hurry within 3 s; else words that are being made are waited for, and what is due is sent. A second call
         does nothing.
         """
+        self.supervisor.stopping()
         patience_s = 0.8 if hurry else 10.0
         stoppers = [threading.Thread(target=camera.stop, args=(patience_s,)) for camera in self.cameras.values()]
         for stopper in stoppers:
@@ -214,9 +241,13 @@ class Daemon:
         self._stack.close()
 
     def _over(self) -> bool:
-        """All sources have ended, or one can never be opened as it is configured."""
+        """All sources have ended, one can never be opened as it is configured, or the agent has to start anew."""
         cameras = self.cameras.values()
-        return all(camera.done for camera in cameras) or any(isinstance(c.error, ConfigError) for c in cameras)
+        return (
+            self.supervisor.end is not None
+            or all(camera.done for camera in cameras)
+            or any(isinstance(c.error, ConfigError) for c in cameras)
+        )
 
     def _stored(self, event: AnyEvent) -> None:
         """On the book's thread, after the outbox has taken an event."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from agent.coherence.profile import Profile
 from agent.coherence.quality import Flicker, TextConsistency
 from agent.power.sensors import Reading
-from config.errors import ConfigError
 
 _FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266, 0.5, 1, 2, 5)
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -27,15 +25,18 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
-        info = Gauge("stillwatch_info", "Always 1; the labels say what runs.", ["version", "machine"], registry=r)
-        info.labels(version, platform.machine()).set(1)
-        self._frames = Counter("stillwatch_frames", "Frames handled, by mode.", ["camera", "mode"], registry=r)
-        self._dropped = Gauge(
-            "stillwatch_frames_dropped",
-            "Frames that were overwritten before they were handled.",
-            ["camera"],
+        info = Gauge(
+            "stillwatch_build_info", "Always 1; the labels say what runs.", ["version", "python", "machine"], registry=r
+        )
+        info.labels(version, platform.python_version(), platform.machine()).set(1)
+        self._frames = Counter(
+            "stillwatch_frames",
+            "Frames by outcome: the mode in which one was handled, or dropped: overwritten before it was.",
+            ["camera", "outcome"],
             registry=r,
         )
+        self._dropped: dict[str, int] = {}
+        self._up = Gauge("stillwatch_camera_up", "1 while a camera gives frames.", ["camera"], registry=r)
         self._patches = Counter(
             "stillwatch_patches", "Patches of handled frames: reencoded or reused.", ["camera", "kind"], registry=r
         )
@@ -102,6 +103,16 @@ class Metrics:
         )
         self._outbox = Gauge("stillwatch_outbox_depth", "Messages that wait for the broker.", registry=r)
         self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
+        self._connections = Counter("stillwatch_mqtt_connections", "Connections made to the broker.", registry=r)
+        self._connected_before = 0
+        self._config_version = Gauge(
+            "stillwatch_config_version", "Version of the remote configuration in force, 0 = none.", registry=r
+        )
+        self._rollbacks = Counter("stillwatch_rollback", "Configurations that were taken back.", registry=r)
+        self._memory_limit = Gauge(
+            "stillwatch_memory_limit_bytes", "What the agent may take before it sheds, 0 = no limit.", registry=r
+        )
+        self._shed = Gauge("stillwatch_memory_step", "How much is shed to stay within it; 0 = nothing.", registry=r)
 
     def watch_stages(self, camera: str, profile: Profile) -> None:
         """Tell where this camera's time goes, read when somebody asks."""
@@ -114,6 +125,15 @@ class Metrics:
     def watch_text(self, camera: str, said: TextConsistency) -> None:
         """Tell how steady a camera's descriptions are, read when somebody asks."""
         self._measured.said[camera] = said
+
+    def watch_loops(self, late: Callable[[], Mapping[str, bool]]) -> None:
+        """Tell which loops are late, read when somebody asks."""
+        self._measured.loops = late
+
+    def watch_outbox(self, oldest: Callable[[], float | None], lost: Callable[[], Mapping[str, int]]) -> None:
+        """Tell of events, read when somebody asks. oldest: when the oldest that waits was accepted, seconds since 1970;
+        lost: what will never be delivered, by cause."""
+        self._measured.oldest, self._measured.lost = oldest, lost
 
     def frame(
         self,
@@ -130,8 +150,12 @@ class Metrics:
         self._frame_seconds.labels(camera).observe(sum(stages_ms.values()) / 1e3)
         self._last_frame.labels(camera).set(captured_s)
 
-    def state(self, camera: str, dropped: int, anomaly: float | None) -> None:
-        self._dropped.labels(camera).set(dropped)
+    def state(self, camera: str, up: bool, dropped: int, anomaly: float | None) -> None:
+        """dropped: frames so far; less than before means that another camera has taken this name."""
+        before = self._dropped.get(camera, 0)
+        self._dropped[camera] = dropped
+        self._frames.labels(camera, "dropped").inc(dropped - before if dropped >= before else dropped)
+        self._up.labels(camera).set(up)
         if anomaly is not None:
             self._anomaly.labels(camera).set(anomaly)
 
@@ -176,9 +200,25 @@ class Metrics:
             self._over_current.labels(cause).set(count)
         self._power_step.set(step)
 
-    def broker(self, connected: bool, waiting: int) -> None:
+    def broker(self, connected: bool, waiting: int, connections: int) -> None:
+        """connections: made so far, of this link."""
         self._connected.set(connected)
+        self._connections.inc(max(0, connections - self._connected_before))
+        self._connected_before = connections
         self._outbox.set(waiting)
+
+    def config(self, version: int) -> None:
+        """The remote configuration that is in force."""
+        self._config_version.set(version)
+
+    def rolled_back(self) -> None:
+        """A configuration was taken back."""
+        self._rollbacks.inc()
+
+    def memory(self, limit: int | None, step: int) -> None:
+        """limit: bytes, None = none. step: of what is shed."""
+        self._memory_limit.set(limit or 0)
+        self._shed.set(step)
 
 
 class _Measured(Collector):
@@ -188,6 +228,9 @@ class _Measured(Collector):
         self.profiles: dict[str, Profile] = {}
         self.memory: dict[str, Callable[[], Mapping[str, int]]] = {}
         self.said: dict[str, TextConsistency] = {}
+        self.loops: Callable[[], Mapping[str, bool]] = dict
+        self.oldest: Callable[[], float | None] = _nothing
+        self.lost: Callable[[], Mapping[str, int]] = dict
 
     def collect(self) -> Iterator[Metric]:
         times = HistogramMetricFamily(
@@ -208,6 +251,21 @@ class _Measured(Collector):
                 memory.add_metric([camera, part], size)
         yield memory
         yield from self._texts()
+        late = GaugeMetricFamily("stillwatch_loop_late", "1 while a loop does not go on.", labels=["loop"])
+        for loop, is_late in self.loops().items():
+            late.add_metric([loop], is_late)
+        yield late
+        oldest = GaugeMetricFamily(
+            "stillwatch_outbox_oldest_timestamp_seconds",
+            "When the oldest event that waits was accepted.",
+        )
+        if (accepted_s := self.oldest()) is not None:
+            oldest.add_metric([], accepted_s)
+        yield oldest
+        lost = CounterMetricFamily("stillwatch_events_lost", "Events that will never be delivered.", labels=["cause"])
+        for cause, count in self.lost().items():
+            lost.add_metric([cause], count)
+        yield lost
 
     def _texts(self) -> Iterator[Metric]:
         labels = ["camera"]
@@ -229,25 +287,4 @@ class _Measured(Collector):
         yield from (steady, changes, returns)
 
 
-class MetricsServer:
-    """`http://127.0.0.1:PORT/metrics` while open; loopback only. Raises ConfigError when the port can't be had."""
-
-    def __init__(self, metrics: Metrics, port: int) -> None:
-        try:
-            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
-        except OSError as error:
-            raise ConfigError(f"metrics.port: can't listen on 127.0.0.1:{port}: {error.strerror}") from None
-        self.port = int(self._server.server_port)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=1.0)
-
-    def __enter__(self) -> MetricsServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _nothing() -> None: ...

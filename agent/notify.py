@@ -59,6 +59,11 @@ def pull_watchdog(sentence: str) -> bool:
     return notify(f"STATUS={' '.join(sentence.split())}", "WATCHDOG=trigger")
 
 
+def supervised() -> bool:
+    """Whether systemd runs us as a service, and so may start us again."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def watchdog_s() -> float | None:
     """How often at least systemd wants `feed_watchdog` of this process (WatchdogSec), None when it does not."""
     meant_for = os.environ.get("WATCHDOG_PID")

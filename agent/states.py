@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.camera import Camera
+from agent.capture.worker import Phase
 from agent.coherence import memory
 from agent.coherence.quality import TextConsistency
 from agent.events.book import EventBook
@@ -22,6 +23,7 @@ from agent.mqtt.client import MqttLink
 if TYPE_CHECKING:
     from agent.describer.server import VisionServer
     from agent.power.guard import PowerGuard
+    from agent.service.memory import MemoryGuard
 
 _STATUS_EVERY_S = 30.0
 
@@ -46,12 +48,13 @@ class StateTeller:
         model_bytes: int = 0,
         power: PowerGuard | None = None,
         archive: Archive | None = None,
+        memory_guard: MemoryGuard | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
         self._notes = notes
-        self._server, self._power, self._archive = server, power, archive
+        self._server, self._power, self._archive, self._guard = server, power, archive, memory_guard
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
         self._degraded: tuple[str, ...] = ()
@@ -74,8 +77,8 @@ class StateTeller:
         """Tell everything that is due. Never waits."""
         for camera in self._cameras.values():
             self._tell_camera(camera)
-        connected = self._link is not None and self._link.state.connected
-        self._metrics.broker(connected, self._outbox.depth)
+        link = None if self._link is None else self._link.state
+        self._metrics.broker(link is not None and link.connected, self._outbox.depth, link.connections if link else 0)
         if self._server is not None:
             self._metrics.describer_breaker(self._server.status.breaker != "closed")
         if self._link is not None:
@@ -83,7 +86,8 @@ class StateTeller:
 
     def _tell_camera(self, camera: Camera) -> None:
         reading, fps = camera.watch.reading, camera.fps()
-        self._metrics.state(camera.name, camera.dropped, reading.score)
+        up = camera.capture.phase is Phase.STREAMING
+        self._metrics.state(camera.name, up, camera.dropped, reading.score)
         self._metrics.quality(camera.name, reading.fidelity, reading.coherence, camera.watch.ghosts, reading.flicker)
         if camera.reporter.text:
             self._said[camera.name].process(camera.reporter.text, self._monotonic())
@@ -110,7 +114,7 @@ class StateTeller:
     def _tell_box(self, link: MqttLink) -> None:
         """Now and then, and at once when what is wrong has changed."""
         now = self._monotonic()
-        told_by = (self._archive, self._server, self._power)
+        told_by = (self._archive, self._server, self._power, self._guard)
         own = (self._book.trouble, *(part.trouble for part in told_by if part is not None))
         degraded = (*self._notes, *(trouble for trouble in own if trouble), *link.state.trouble)
         if now < self._status_due and degraded == self._degraded:

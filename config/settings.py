@@ -212,6 +212,12 @@ class Metrics(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
 
 
+class Limits(_Section):
+    """What the agent may take of the machine. memory_mb: without, MemoryHigh of the service where it has one."""
+
+    memory_mb: Annotated[int, Field(ge=100)] | None = None
+
+
 class DescriberImage(_Section):
     """The picture that is sent. previous: with a change, also the one that was described last."""
 
@@ -264,3 +270,4 @@ class Settings(_Section):
     events: Events = Events()
     cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]
     metrics: Metrics = Metrics()
+    limits: Limits = Limits()

@@ -146,7 +146,7 @@ def test_masks_metrics_and_the_analysis_switch(tmp_path: Path, broker: LocalBrok
         assert snapshot[20:160, 20:130].mean() < 8 < snapshot[20:160, 190:].mean()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
-        assert 'stillwatch_frames_total{camera="front",mode="' in text
+        assert 'stillwatch_frames_total{camera="front",outcome="' in text
         assert 'stillwatch_events_total{camera="front",kind="semantic_change",type="new"} 1.0' in text
         assert "stillwatch_mqtt_connected 1.0" in text
         assert 'stillwatch_stage_seconds_count{camera="front",stage="encode"}' in text

@@ -186,6 +186,11 @@ class EventBook:
             forgotten, _ = self._told.popitem(last=False)
             self._due = {key: due for key, due in self._due.items() if key[0] != forgotten}
 
+    @property
+    def loop(self) -> str:
+        """Name of the thread's heart."""
+        return self._beat.name
+
     def unwritten(self) -> list[tuple[str, AnyEvent]]:
         """Topic and event of what the outbox has not taken yet, in order; for who saves it when the thread hangs."""
         with self._queue.mutex:

@@ -157,6 +157,19 @@ class Outbox:
         """What will never be delivered, by cause (`full`, `refused`), over all runs. Never waits for the disk."""
         return dict(self._dropped)
 
+    def oldest(self, timeout_s: float = 1.0) -> float | None:
+        """When the oldest event that waits was accepted, seconds since 1970; None when none waits, or when the disk
+        keeps us waiting for longer."""
+        if not self._depth or not self._lock.acquire(timeout=timeout_s):
+            return None
+        try:
+            found = self._db.execute("SELECT stored FROM event WHERE state = 0 ORDER BY row LIMIT 1").fetchone()
+        except sqlite3.Error:  # closed, or damaged: others tell
+            return None
+        finally:
+            self._lock.release()
+        return None if found is None else float(found[0])
+
     def append(self, event: AnyEvent, topic: str) -> AnyEvent:
         """Number and keep an event; returns it with its `seq`, once it is on the disk."""
         with self._lock:

@@ -78,6 +78,7 @@ class PacketRing:
     def __init__(self, *, pre_s: float, max_bytes: int = 32_000_000) -> None:
         self._keep_s = pre_s + _MARGIN_S
         self._max_bytes = max_bytes
+        self._share = 1.0
         self._lock = threading.Lock()
         self._owner: object | None = None
         self._stream: Stream | None = None
@@ -98,6 +99,13 @@ class PacketRing:
     def nbytes(self) -> int:
         """Bytes held, without those of the takes."""
         return self._size
+
+    def shed(self, share: float) -> None:
+        """Hold at most this share of `max_bytes` from now on; 0 = nothing, and no clips any more."""
+        with self._lock:
+            self._share = share
+            if self._packets:
+                self._trim()
 
     def connect(self, owner: object) -> None:
         """A new connection: what the one before brought can't be joined to it. Packets of any other owner are passed
@@ -157,6 +165,8 @@ class PacketRing:
         with self._lock:
             if self._owner is None:
                 refused = NoFootage("the camera gives no packets")
+            elif not self._share:
+                refused = NoFootage("memory is short")
             elif len(self._takes) + len(self._early) >= _MAX_TAKES:
                 refused = NoFootage(f"{_MAX_TAKES} clips of this camera are being made")
             else:
@@ -224,7 +234,7 @@ class PacketRing:
         newest_s = self._packets[-1].dts_s
         while len(self._keys) > 3 and self._keys[1].pts_s <= newest_s - self._keep_s:
             self._drop_interval()
-        while self._size > self._max_bytes and self._keys:
+        while self._size > self._max_bytes * self._share and self._keys:
             self._truncated = True
             self._drop_interval()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pydantic import JsonValue
@@ -34,11 +34,16 @@ class Answer(NamedTuple):
 
 
 class Health:
-    """From any thread; never waits. cameras: may change while the agent runs. link: None = no broker is wanted."""
+    """From any thread; never waits. cameras: may change while the agent runs. link: as it is now, None = no broker."""
 
-    def __init__(self, progress: Progress, cameras: Mapping[str, Watched], outbox: Outbox) -> None:
-        self._progress, self._cameras, self._outbox = progress, cameras, outbox
-        self.link: MqttLink | None = None
+    def __init__(
+        self,
+        progress: Progress,
+        cameras: Mapping[str, Watched],
+        outbox: Outbox,
+        link: Callable[[], MqttLink | None] = lambda: None,
+    ) -> None:
+        self._progress, self._cameras, self._outbox, self._link = progress, cameras, outbox, link
 
     def alive(self) -> Answer:
         """Does every loop go on? Cameras and brokers that are away are no reason for no."""
@@ -54,7 +59,8 @@ class Health:
             for name, state in states.items()
             if state.phase not in _DELIVERING
         ]
-        if self.link is not None and not self.link.state.connected and self._outbox.depth > READY_DEPTH:
+        link = self._link()
+        if link is not None and not link.state.connected and self._outbox.depth > READY_DEPTH:
             reasons.append(f"broker: not connected, and {self._outbox.depth} events wait")
         phases: dict[str, JsonValue] = {name: state.phase.value for name, state in states.items()}
         return Answer(not reasons, {"ready": not reasons, "reasons": [*reasons], "cameras": phases})
@@ -66,9 +72,9 @@ class Health:
         cameras = f"{len(states)} camera{'' if len(states) == 1 else 's'}{f', {lost} lost' if lost else ''}"
         depth = self._outbox.depth
         waiting = f"{depth} event{'' if depth == 1 else 's'} wait{'s' if depth == 1 else ''}"
-        if self.link is None:
-            return f"{cameras}; no broker; {waiting}"
-        return f"{cameras}; broker {'connected' if self.link.state.connected else 'away'}; {waiting}"
+        link = self._link()
+        broker = "no broker" if link is None else f"broker {'connected' if link.state.connected else 'away'}"
+        return f"{cameras}; {broker}; {waiting}"
 
     def _states(self) -> dict[str, CaptureState]:
         return {name: camera.capture for name, camera in dict(self._cameras).items()}

@@ -28,7 +28,7 @@ _STATUS_EVERY_S = 2.0
 
 class Watchdog:
     """Runs from `start` until `close`. status: how things are, in words. rescue: called on this thread in every round
-    in which loops are late, to save what they hold. period_s: WatchdogSec, None = nobody wants to be told.
+    with the loops that are late, to save what they hold. period_s: WatchdogSec, None = nobody wants to be told.
 
     A watchdog that is fed writes the stacks of all threads to stderr when systemd ends it (SIGABRT).
     """
@@ -83,8 +83,7 @@ class Watchdog:
     def _look(self) -> None:
         late = self._progress.late()
         self._tell_late(late)
-        if late:
-            self._rescue(late)
+        self._rescue(late)
         sentence = "; ".join([*map(str, late), self._status()])
         if late and self._period_s is not None and late[0].silent_s >= self._period_s:
             log.error("a loop hangs, the agent is to be started again", reason=late[0].loop)
