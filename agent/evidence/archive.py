@@ -45,13 +45,15 @@ class Completed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One part of one event that is to be written. `write` returns what there is then; raises when there is nothing."""
+    """One part of one event that is to be written. `write` returns what there is then; raises when there is nothing.
+    `show` comes before it."""
 
     event_id: str
     part: str
     severity: Severity
     size: int
     write: Callable[[], tuple[Media, tuple[str, ...]]]
+    show: Callable[[], None] = lambda: None
 
 
 class Archive:
@@ -59,7 +61,8 @@ class Archive:
 
     folder: where `snapshots/` and `clips/` are made. days, max_bytes: what is older goes, then the least severe and
     oldest until the others fit. waiting: pictures and clips that may wait for the disk; one more is given up.
-    beat: the heart of the thread.
+    show: called, from its thread, with an event's id and its picture with the regions outlined, uint8 RGB (H, W, 3),
+    whether or not the disk takes it. beat: the heart of the thread.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Archive:
         max_bytes: int = 5 * 10**9,
         waiting: int = 8,
         left_free: int = _LEFT_FREE,
+        show: Callable[[str, NDArray[np.uint8]], None] = lambda _id, _image: None,
         clock: Callable[[], float] = time.time,
         beat: Beat | None = None,
     ) -> None:
@@ -78,7 +82,7 @@ class Archive:
         self._shelf = Shelf(folder)
         self._completed = completed
         self._days, self._max_bytes, self._waiting, self._left_free = days, max_bytes, waiting, left_free
-        self._clock = clock
+        self._clock, self._show = clock, show
         self._pictures: deque[_Job] = deque()
         self._clips: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -102,12 +106,15 @@ class Archive:
         clean = self._shelf.path(SNAPSHOTS, severity, f"{event_id}.clean.jpg")
         drawn = self._shelf.path(SNAPSHOTS, severity, f"{event_id}.jpg")
 
+        def show() -> None:
+            self._show(event_id, outlined(image, regions))
+
         def write() -> tuple[Media, tuple[str, ...]]:
             self._bytes += write_jpeg(drawn, outlined(image, regions))
             self._bytes += write_jpeg(clean, image)
             return Media(snapshot=self._shelf.relative(drawn), clean=self._shelf.relative(clean)), ()
 
-        self._queue(self._pictures, _Job(event_id, SNAPSHOT, severity, image.size // 4, write))
+        self._queue(self._pictures, _Job(event_id, SNAPSHOT, severity, image.size // 4, write, show))
 
     def picture(self, image: NDArray[np.uint8]) -> str:
         """Write uint8 RGB (H, W, 3) that somebody asked for, in the thread that asks; returns its path under the
@@ -194,6 +201,10 @@ class Archive:
     def _do(self, job: _Job) -> None:
         media: Media | None = None
         notes: tuple[str, ...] = ()
+        try:
+            job.show()
+        except Exception:  # whoever looks on must not cost the event its picture
+            log.exception("a picture could not be shown", id=job.event_id)
         try:
             self._make_room(job.size, job.severity)
             media, notes = job.write()
