@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from remote_world import NEXT, NOW, OPS, STRANGER, Box, document
 
 from agent.applying.contract import Refused, Step
+from agent.mqtt.states import StateBoard
 from agent.remote.allowed import ALLOWED, check_paths
 from agent.remote.documents import Reported
 from agent.remote.patch import merged
@@ -227,8 +228,10 @@ def test_merge_keeps_and_takes_back_and_replace_drops(box: Box) -> None:
     box.send(OPS.seal(document(3, {"cameras": {"front": None}})))
     assert box.applier.overlay == {}
     box.send(OPS.seal(document(4, {"profile": "movie"})))
-    box.send(OPS.seal(document(5, {"fidelity_floor": 0.9}, mode="replace")))
-    assert box.applier.overlay == {"fidelity_floor": 0.9}
+    whole = {"fidelity_floor": 0.9, "cameras": {"front": {"zones": {"door": None}, "ignore": {}}}}
+    box.send(OPS.seal(document(5, whole, mode="replace")))
+    assert box.applier.overlay == {"fidelity_floor": 0.9, "cameras": {"front": {"zones": {"door": None}}}}
+    assert code(box.send(OPS.seal(document(6, {"cameras": {"front": None}}, mode="replace")))) == 403
 
 
 FORBIDDEN: dict[str, dict[str, Any]] = {
@@ -334,3 +337,18 @@ def test_merging_again_changes_nothing_and_leaves_no_null_behind(target: dict[st
 
 def check_no_null(value: Any) -> bool:
     return value is not None and (not isinstance(value, dict) or all(map(check_no_null, value.values())))
+
+
+def test_reports_are_all_told_in_order_and_the_last_is_kept() -> None:
+    board = StateBoard()
+    for payload in "abc":
+        board.put("reported", payload, each=True)
+    assert board.due(0.0) == [("reported", payload) for payload in "abc"]
+    board.sent("reported", "a", 0.0)
+    board.put("reported", "d", each=True)
+    assert board.due(0.0) == [("reported", payload) for payload in "bcd"]
+    for payload in "bcd":
+        board.sent("reported", payload, 0.0)
+    assert board.due(0.0) == [] and board.due_in(0.0) is None
+    board.forget_sent()
+    assert board.due(0.0) == [("reported", "d")]

@@ -161,6 +161,11 @@ class MqttLink:
         """Have the broker keep this, retained; the latest wins. An empty text takes it back."""
         self._put(topic, payload)
 
+    def tell(self, topic: str, payload: str) -> None:
+        """Like `keep`, but what was told before goes out too, in order."""
+        self._states.put(topic, payload, each=True)
+        self._wake.set()
+
     def repeat(self, topics: Collection[str]) -> None:
         """Send what was last given to `keep` on these topics once more."""
         self._states.repeat(topics)

@@ -78,7 +78,7 @@ class Topics:
     def kept(self, camera: str) -> tuple[str, ...]:
         """All that the broker keeps of a camera, pictures excepted."""
         states = (self.state(camera), self.camera_availability(camera), self.analysis_state(camera))
-        return (*states, self.motion(camera))
+        return (*states, self.motion(camera), self.rules(camera))
 
     def event_form(self, camera: str) -> str:
         """`<camera>/event`: each telling of any kind once more, in Home Assistant's form."""
@@ -88,8 +88,24 @@ class Topics:
         """`<camera>/alert`, `change` or `health`, by the event's kind."""
         return self.camera(event.camera, _EVENT_TOPIC[event.kind])
 
+    @property
+    def desired(self) -> str:
+        """Configuration from afar; the agent listens here where its owner wants that."""
+        return f"{self.base}/config/desired"
+
+    @property
+    def reported(self) -> str:
+        """What became of it."""
+        return f"{self.base}/config/reported"
+
     def result(self, command: str) -> str:
         return f"{self.base}/cmd/{command}/result"
+
+    def part(self, command: str) -> str:
+        return f"{self.base}/cmd/{command}/part"
+
+    def rules(self, camera: str) -> str:
+        return self.camera(camera, "rules")
 
     @property
     def commands(self) -> tuple[str, str]:

@@ -42,10 +42,13 @@ _HIDDEN = re.compile(r"^\*{3,}$|://\*\*\*@|\w=\*\*\*")
 Path = tuple[str, ...]
 
 
-def check_paths(config: dict[str, JsonValue]) -> None:
-    """Raises Refused 403 with each path that may not be set from afar, else 422 with each value that is what we show
-    instead of a secret: sent back, it would overwrite what it stands for."""
-    forbidden = [path for path, value in _leaves(config, ()) if not _may_set(path, value)]
+def check_paths(config: dict[str, JsonValue], *, merging: bool = True) -> None:
+    """merging: a null takes back what was sent before, and may therefore stand further up than what may be set.
+
+    Raises Refused 403 with each path that may not be set from afar, else 422 with each value that is what we show
+    instead of a secret: sent back, it would overwrite what it stands for.
+    """
+    forbidden = [path for path, value in _leaves(config, ()) if not _may_set(path, value, merging)]
     if forbidden:
         raise Refused(403, tuple((_dotted(path), "can't be set from afar") for path in forbidden[:_MOST_ERRORS]))
     hidden = [path for path, text in _texts(config, ()) if _HIDDEN.search(text)]
@@ -54,11 +57,11 @@ def check_paths(config: dict[str, JsonValue]) -> None:
         raise Refused(422, tuple((_dotted(path), message) for path in hidden[:_MOST_ERRORS]))
 
 
-def _may_set(path: Path, value: JsonValue) -> bool:
-    """A null or nothing further up only takes back what was sent before."""
+def _may_set(path: Path, value: JsonValue, merging: bool) -> bool:
     if any(_matches(path[: len(pattern)], pattern) for pattern in _PATTERNS if len(path) >= len(pattern)):
         return True
-    return value in (None, {}) and any(_matches(path, pattern[: len(path)]) for pattern in _PATTERNS)
+    harmless = value == {} or (merging and value is None)
+    return harmless and any(_matches(path, pattern[: len(path)]) for pattern in _PATTERNS)
 
 
 def _matches(path: Path, pattern: tuple[str, ...]) -> bool:

@@ -49,10 +49,10 @@ class SignedDocument(_Incoming):
     """What the sender vouches for: what is wanted, by which box, when.
 
     version: above the last one that the box accepted. base_version: only where exactly this one is applied. mode:
-    merge (RFC 7386 onto what was sent before, null takes a value back), replace (of all that was sent before) or check
-    (say what `check` would do, and do nothing). device, group: one of them, for whom it is. probation_s: how long the
-    box has to prove itself. allow_downgrade: take a lower version; only with base_version and expires, or it could be
-    replayed.
+    merge (RFC 7386 onto what was sent before, null takes a value back), replace (all that was sent before; null takes
+    away what the box's own file names) or check (say what `check` would do, and do nothing). device, group: one of
+    them, for whom it is. probation_s: how long the box has to prove itself. allow_downgrade: take a lower version; only
+    with base_version and expires, or it could be replayed.
     """
 
     version: Version

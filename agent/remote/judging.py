@@ -16,7 +16,7 @@ from agent.remote.allowed import check_paths
 from agent.remote.documents import SignedDocument
 from agent.remote.keys import trusted
 from agent.remote.memory import Accepted
-from agent.remote.patch import merged
+from agent.remote.patch import lean, merged
 from agent.remote.reading import read_envelope, read_signed, refused
 
 
@@ -80,6 +80,6 @@ def admitted(desired: Desired, applier: Applier, now: datetime) -> Candidate:
         raise refused(409, "version", f"expected a version above {floor}, the last one here; found {document.version}")
     if document.base_version is not None and document.base_version != applier.version:
         raise refused(409, "base_version", f"version {applier.version} is applied, not {document.base_version}")
-    check_paths(document.config)
-    overlay = merged({} if document.replaces else applier.overlay, document.config)
+    check_paths(document.config, merging=not document.replaces)
+    overlay = lean(document.config) if document.replaces else merged(applier.overlay, document.config)
     return Candidate(overlay, document.version, desired.digest, document.probation_s, "remote")

@@ -22,3 +22,14 @@ def merged(target: Mapping[str, JsonValue], patch: Mapping[str, JsonValue]) -> d
         else:
             found[key] = value
     return found
+
+
+def lean(overlay: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Without the objects that hold nothing. A null stays: it takes away what the box's own file says."""
+    found: dict[str, JsonValue] = {}
+    for key, value in overlay.items():
+        if isinstance(value, dict):
+            value = lean(value)
+        if value != {}:
+            found[key] = value
+    return found
