@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from config.schedule import Window, known_timezone
@@ -218,6 +218,23 @@ class Limits(_Section):
     memory_mb: Annotated[int, Field(ge=100)] | None = None
 
 
+class Remote(_Section):
+    """Configuration over the broker. Without this section none is taken. Never set from afar itself.
+
+    keys: file with the public keys that are trusted. groups: names that documents for many boxes may be addressed to.
+    """
+
+    keys: Path | None = None
+    require_signature: bool = True
+    groups: list[Identifier] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Remote:
+        if self.require_signature and self.keys is None:
+            raise PydanticCustomError("keys", "expected keys: FILE, the public keys that are trusted")
+        return self
+
+
 class DescriberImage(_Section):
     """The picture that is sent. previous: with a change, also the one that was described last."""
 
@@ -271,3 +288,4 @@ class Settings(_Section):
     cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]
     metrics: Metrics = Metrics()
     limits: Limits = Limits()
+    remote: Remote | None = None
