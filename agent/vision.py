@@ -44,11 +44,12 @@ class VisionChoice:
         """The operations of one camera, and what makes its model pictures."""
         if not self.on_gpu:
             return host_ops(), preprocessor
-        from vpi_ops.jetson import MappedPictures, open_ops
+        from vpi_ops.jetson import open_ops
+        from vpi_ops.jetson_pictures import DevicePictures
 
         try:
-            vision = open_ops()
-            return vision.ops, MappedPictures(vision.gpu, preprocessor)
+            ops = open_ops().ops
+            return ops, DevicePictures(ops.gpu, ops.kernels, ops.frames, preprocessor)
         except (ImportError, EngineFault, MemoryError) as error:
             log.error("image operations of a camera run on the CPU", reason=str(error))
             return host_ops(), preprocessor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +14,41 @@ from engines.manifest import Manifest
 
 Box = tuple[float, float, float, float]
 Faster = Callable[[NDArray[np.uint8], NDArray[np.uint8]], bool]
+
+
+class OnDevice(Protocol):
+    """What stands under a picture that a GPU makes. there: whether the frame it shows is still on the device."""
+
+    @property
+    def there(self) -> bool: ...
+
+    def settle(self) -> None:
+        """Wait until the host may read the picture."""
+        ...
+
+    def gather(
+        self,
+        slots: int,
+        fine: int,
+        coarse: int,
+        out: int,
+        stream: Any,
+        *,
+        patch: int,
+        cols: int,
+        scale: tuple[float, float, float],
+        shift: tuple[float, float, float],
+    ) -> None:
+        """Queue on `stream`: normalised patches, float32 (fine + coarse, 3·p·p), to the device address `out`, as
+        `Preprocessor.patches` and `coarse_patches` make them. slots: address of int32 (fine + coarse,): slots of fine
+        tokens, then first slots of cells; of −1 comes a row of zeros. Raises EngineFault."""
+        ...
+
+
+def on_device(picture: NDArray[np.uint8]) -> OnDevice | None:
+    """What a GPU knows of a picture, None where it knows nothing."""
+    found: OnDevice | None = getattr(picture.base, "on_device", None)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +130,23 @@ class Preprocessor:
         self._shift = (-mean / std).astype(np.float32)[:, None, None]
         self._placement: Placement | None = None
 
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """RGB around a letterbox."""
+        red, green, blue = self._padding.tolist()
+        return red, green, blue
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Per channel: normalised = scale · pixel + shift."""
+        red, green, blue = self._scale.ravel().tolist()
+        return red, green, blue
+
+    @property
+    def shift(self) -> tuple[float, float, float]:
+        red, green, blue = self._shift.ravel().tolist()
+        return red, green, blue
+
     def placement(self, frame_size: tuple[int, int]) -> Placement:
         """Where a frame (width, height) lies in the picture."""
         if self._placement is None or self._placement.frame_size != frame_size:
@@ -132,6 +185,7 @@ class Preprocessor:
     ) -> NDArray[np.float32]:
         """Normalised patches float32 (n, 3·p·p) of the slots (n,), or of all T; elements in the order (channel, y, x),
         as the weight of the patch-embedding convolution flattens. Written to `out` (n or more rows) where given."""
+        _settle(picture)
         p, side = self.patch_size, self._side
         cut = picture[: side * p, : side * p].reshape(side, p, side, p, 3)
         if slots is None:
@@ -153,6 +207,7 @@ class Preprocessor:
     ) -> NDArray[np.float32]:
         """Normalised patches float32 (m, 3·p·p) of 2×2 cells (m,) given by their first slots: 2p×2p pixels at half
         resolution, each pixel the mean of four. Written to `out` (m or more rows) where given."""
+        _settle(picture)
         p, side = self.patch_size, self._side
         cut = picture[: side * p, : side * p].reshape(side, p, side, p, 3)
         rows, columns = np.divmod(cells, side)
@@ -166,6 +221,12 @@ class Preprocessor:
         np.multiply(sums, self._scale / 4, out=planes)
         planes += self._shift
         return rows_out
+
+
+def _settle(picture: NDArray[np.uint8]) -> None:
+    device = on_device(picture)
+    if device is not None:
+        device.settle()
 
 
 def shrink(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

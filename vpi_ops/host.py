@@ -76,6 +76,9 @@ class HostOps:
         grey = cv2.cvtColor(quartered, cv2.COLOR_RGB2GRAY)
         pyramid.means[...] = np.asarray(cv2.resize(grey, (cols, rows), interpolation=cv2.INTER_AREA)).reshape(-1)
 
+    def means(self, pyramid: PatchPyramid) -> Floats:
+        return pyramid.means
+
     def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
         for mine, new in zip((*reference.levels, reference.means), (*current.levels, current.means), strict=True):
             if slots is None:

@@ -77,6 +77,10 @@ class VisionOps(Protocol):
         """Take a model picture, uint8 RGB (rows · patch, cols · patch, 3), into `pyramid`."""
         ...
 
+    def means(self, pyramid: PatchPyramid) -> NDArray[np.float32]:
+        """The mean grey level of each patch, float32 (T,), once a `fill` that was only queued is done."""
+        ...
+
     def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
         """Let `reference` take over the pixels of `current` in `slots`; None = everywhere."""
         ...

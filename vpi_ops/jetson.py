@@ -1,16 +1,18 @@
-"""Image operations on a Jetson: patches and residuals by our CUDA kernels, dense flow on the OFA.
+"""Image operations on a Jetson: pictures, patches and residuals by our CUDA kernels, dense flow on the OFA.
 
-What the kernels read and write is mapped memory, so nothing is copied to the GPU and back; what counts is how often the
-host waits. For an ordinary frame that is once: the first `residual` after a `fill` also queues what is asked next, the
-difference to the frame before and the histogram, and one wait serves all three. Token maps, grey images and corners
-are in the hands of the CPU before and after, and small: they stay with the host operations.
+A frame is handed over to the device once (`jetson_frames`). What host and kernels both use is mapped memory, so nothing
+is copied back; what counts is how often the host waits. For an ordinary frame that is once: the first `residual` after
+a `fill` also queues what is asked next, the difference to the frame before, the histogram, and where the frame before
+was asked for flow the grey images of this one; and one wait serves all of them. Corners are the CPU's to find.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import weakref
+from collections import Counter, deque
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import structlog
@@ -20,7 +22,11 @@ from vpi_ops.cuda import Kernels, load, sides
 from vpi_ops.host import Floats, HostOps
 from vpi_ops.interface import FlowField, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
+from vpi_ops.jetson_frames import DeviceFrames
 from vpi_ops.jetson_memory import Gpu, MappedPool, open_gpu
+from vpi_ops.kernels.resampling import Resampling
+
+Grey = NDArray[np.uint8]
 
 _BINS = 512
 _GIVE_UP_AFTER = 3
@@ -36,7 +42,8 @@ class JetsonOps(HostOps):
 
     def __init__(self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320) -> None:
         super().__init__(width=width)
-        self._gpu, self._kernels, self._dense_flow = gpu, kernels, dense_flow
+        self.gpu, self.kernels, self._dense_flow = gpu, kernels, dense_flow
+        self.frames = DeviceFrames(gpu)
         self._failed = 0
         self._picture: NDArray[np.uint8] | None = None
         self._out = self._exposure = gpu.mapped((2,), np.float32)
@@ -44,44 +51,60 @@ class JetsonOps(HostOps):
         self._filled: tuple[PatchPyramid | None, PatchPyramid | None] = (None, None)
         self._asked = True
         self._known: dict[tuple[int, ...], Floats] = {}
+        self._greys: deque[tuple[weakref.ref[Grey], Grey]] = deque(maxlen=2)
+        self._grey_pool: MappedPool | None = None
+        self._grey_asked = False
 
     @property
     def traffic(self) -> Counter[str]:
         """What has crossed between host and GPU so far; see `Gpu`."""
-        return self._gpu.traffic
+        return self.gpu.traffic
 
     @property
     def uses_ofa(self) -> bool:
         """Whether flow still comes from the OFA."""
         return self._dense_flow is not None
 
+    def analysis(self, image: NDArray[np.uint8]) -> Grey:
+        """Where flow was asked for in the frame before, it is there already."""
+        self._grey_asked = True
+        made = self._grey_of(image)
+        if made is None and (made := self._grey(image)) is None:
+            return super().analysis(image)
+        self.gpu.settle()
+        return made
+
     def pyramid(self, grid: tuple[int, int], patch: int) -> PatchPyramid:
         tokens = grid[0] * grid[1]
         if len(self._out) < 2 * tokens + _BINS:
-            self._out = self._gpu.mapped((2 * tokens + _BINS,), np.float32)
-            self._slots = self._gpu.mapped((2, tokens), np.int32)
-        levels = tuple(self._gpu.mapped((tokens, side * side, 3), np.uint8) for side in sides(patch))
-        return PatchPyramid(grid, patch, levels, self._gpu.mapped((tokens,), np.float32))
+            self._out = self.gpu.mapped((2 * tokens + _BINS,), np.float32)
+            self._slots = self.gpu.mapped((2, tokens), np.int32)
+        levels = tuple(self.gpu.mapped((tokens, side * side, 3), np.uint8) for side in sides(patch))
+        return PatchPyramid(grid, patch, levels, self.gpu.mapped((tokens,), np.float32))
 
     def fill(self, pyramid: PatchPyramid, picture: NDArray[np.uint8]) -> None:
-        """A picture from `MappedPictures` is read where it is, any other is copied first."""
+        """A picture of `DevicePictures` is read where it is, any other is copied first."""
         shape = (pyramid.grid[0] * pyramid.patch, pyramid.grid[1] * pyramid.patch, 3)
         if picture.shape != shape:
             raise ValueError(f"picture is {picture.shape}, expected {shape}")
-        if self._gpu.lost is not None:
+        if self.gpu.lost is not None:
             super().fill(pyramid, picture)
             return
-        with self._gpu.working():
-            if self._gpu.address(picture) is None:
+        with self.gpu.working():
+            if self.gpu.address(picture) is None:
                 picture = self._staged(picture)
             half, quarter = self._levels(pyramid)
             means = self._at(pyramid.means)
-            self._kernels.fill(self._at(picture), pyramid.grid, pyramid.patch, half, quarter, means, self._gpu.stream)
-        self._gpu.launched(picture, pyramid)
+            self.kernels.fill(self._at(picture), pyramid.grid, pyramid.patch, half, quarter, means, self.gpu.stream)
+        self.gpu.launched(picture, pyramid)
         self._known.clear()
         self._asked = False
         if self._filled[0] is not pyramid:
             self._filled = pyramid, self._filled[0]
+
+    def means(self, pyramid: PatchPyramid) -> Floats:
+        self.gpu.settle()
+        return pyramid.means
 
     def adopt(self, reference: PatchPyramid, current: PatchPyramid, slots: NDArray[np.int64] | None) -> None:
         self._written()
@@ -92,22 +115,24 @@ class JetsonOps(HostOps):
         super().fetch(reference, source)
 
     def residual(self, current: PatchPyramid, reference: PatchPyramid) -> Residual:
-        if self._gpu.lost is not None:
+        if self.gpu.lost is not None:
             return super().residual(current, reference)
         tokens = len(current.means)
         ahead = self._filled[0] is current and not self._asked
         previous = self._filled[1] if ahead else None
         self._asked = True
-        with self._gpu.working():
-            out, exposure, stream = self._at(self._out), self._at(self._exposure), self._gpu.stream
-            self._kernels.exposure(self._at(reference.means), self._at(current.means), tokens, exposure, stream)
+        with self.gpu.working():
+            out, exposure, stream = self._at(self._out), self._at(self._exposure), self.gpu.stream
+            self.kernels.exposure(self._at(reference.means), self._at(current.means), tokens, exposure, stream)
             levels = self._levels(current), self._levels(reference)
-            self._kernels.residual(*levels, tokens, current.patch, out, stream, exposure=exposure)
+            self.kernels.residual(*levels, tokens, current.patch, out, stream, exposure=exposure)
             if ahead:
                 self._histogram(current, out + 4 * 2 * tokens)
             if previous is not None:
                 self._moved(current, previous, out + 4 * tokens)
-        self._gpu.launched(current, reference, previous)
+        self.gpu.launched(current, reference, previous)
+        if ahead:
+            self._grey_ahead()
         values = self._read(2 * tokens + _BINS)
         if ahead:
             self._known[id(current),] = values[2 * tokens :]
@@ -119,44 +144,44 @@ class JetsonOps(HostOps):
     def residual_at(
         self, current: PatchPyramid, slots: NDArray[np.int64], reference: PatchPyramid, sources: NDArray[np.int64]
     ) -> Floats:
-        if self._gpu.lost is not None or not len(slots):
+        if self.gpu.lost is not None or not len(slots):
             return super().residual_at(current, slots, reference, sources)
-        self._gpu.settle()
+        self.gpu.settle()
         self._slots[0, : len(slots)], self._slots[1, : len(slots)] = slots, sources
-        with self._gpu.working():
+        with self.gpu.working():
             chosen = self._at(self._slots)
-            self._kernels.residual(
+            self.kernels.residual(
                 self._levels(current),
                 self._levels(reference),
                 len(slots),
                 current.patch,
                 self._at(self._out),
-                self._gpu.stream,
+                self.gpu.stream,
                 slots=chosen,
                 sources=chosen + self._slots.strides[0],
             )
-        self._gpu.launched(current, reference)
+        self.gpu.launched(current, reference)
         return self._read(len(slots))
 
     def moved(self, current: PatchPyramid, previous: PatchPyramid) -> Floats:
         known = self._known.get((id(current), id(previous)))
         if known is not None:
             return known
-        if self._gpu.lost is not None:
+        if self.gpu.lost is not None:
             return super().moved(current, previous)
-        with self._gpu.working():
+        with self.gpu.working():
             self._moved(current, previous, self._at(self._out))
-        self._gpu.launched(current, previous)
+        self.gpu.launched(current, previous)
         return self._read(len(current.means))
 
     def histogram(self, pyramid: PatchPyramid) -> Floats:
         known = self._known.get((id(pyramid),))
-        if known is None and self._gpu.lost is not None:
+        if known is None and self.gpu.lost is not None:
             return super().histogram(pyramid)
         if known is None:
-            with self._gpu.working():
+            with self.gpu.working():
                 self._histogram(pyramid, self._at(self._out))
-            self._gpu.launched(pyramid)
+            self.gpu.launched(pyramid)
             known = self._read(_BINS)
         return known.reshape(8, 8, 8)
 
@@ -200,33 +225,90 @@ class JetsonOps(HostOps):
         self._failed = 0
         return found
 
+    def close(self) -> None:
+        """Give the memory on the device back. Nothing can be done with frames afterwards."""
+        self.frames.close()
+
+    def _grey_ahead(self) -> None:
+        """Where the last frame was asked for its grey image, this one will be, too."""
+        asked, self._grey_asked = self._grey_asked, False
+        image = self.frames.newest if asked else None
+        if image is not None and self._grey_of(image) is None:
+            self._grey(image)
+
+    def _grey_of(self, image: NDArray[np.uint8]) -> Grey | None:
+        return next((grey for of, grey in self._greys if of() is image), None)
+
+    def _grey(self, image: NDArray[np.uint8]) -> Grey | None:
+        """The analysis image of a frame, queued; None where the host has to make it."""
+        place = self.frames.place(image)
+        if place is None:
+            return None
+        height, width = image.shape[:2]
+        size = (self._width, max(1, round(height * self._width / width))) if width > self._width else (width, height)
+        shape = size[::-1]
+        if self._grey_pool is None or self._grey_pool.shape != shape:
+            self._grey_pool = MappedPool(self.gpu, shape, "grey images")
+        grey = self._grey_pool.take()
+        make = partial(Resampling.interpolating, (width, height), size)
+        sampled = self.frames.sampled(place, width, ("grey", width, height), make)
+        with self.gpu.working():
+            self.kernels.grey(sampled, self._at(grey), size[0], self.gpu.stream)
+        self.gpu.launched(grey)
+        if self._dense_flow is not None:
+            self._dense_flow.prepare(grey, partial(self._paint, place, (width, height), size))
+        self._greys.append((weakref.ref(image), grey))
+        return grey
+
+    def _paint(
+        self,
+        place: tuple[int, int],
+        source: tuple[int, int],
+        size: tuple[int, int],
+        address: int,
+        whole: tuple[int, int],
+        colour: bool,
+    ) -> None:
+        """Write the frame at `place` (width, height), shrunk to `size`, as an image of `whole` for the flow engine."""
+
+        def make() -> Resampling:
+            return Resampling.interpolating(source, size).repeated(whole)
+
+        sampled = self.frames.sampled(place, source[0], ("flow", source, whole), make)
+        with self.gpu.working():
+            if colour:
+                self.kernels.picture(sampled, address, self.gpu.stream)
+            else:
+                self.kernels.grey(sampled, address, whole[0], self.gpu.stream)
+        self.gpu.launched()
+
     def _staged(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of a picture where kernels reach it."""
-        self._gpu.settle()  # what reads the picture before may still wait
+        self.gpu.settle()  # what reads the picture before may still wait
         if self._picture is None or self._picture.shape != picture.shape:
-            self._picture = self._gpu.mapped(picture.shape, np.uint8)
+            self._picture = self.gpu.mapped(picture.shape, np.uint8)
         self._picture[...] = picture
-        self._gpu.traffic["staged"] += 1
+        self.gpu.traffic["staged"] += 1
         return self._picture
 
     def _written(self) -> None:
         """The host is about to write what kernels read."""
-        self._gpu.settle()
+        self.gpu.settle()
         self._known.clear()
 
     def _read(self, count: int) -> Floats:
         """What the kernels wrote to the front of `_out`, once they have."""
-        self._gpu.settle()
-        self._gpu.traffic["readbacks"] += 1
+        self.gpu.settle()
+        self.gpu.traffic["readbacks"] += 1
         return np.array(self._out[:count])
 
     def _moved(self, current: PatchPyramid, previous: PatchPyramid, out: int) -> None:
         quarters = self._at(current.levels[-1]), self._at(previous.levels[-1])
-        self._kernels.moved(*quarters, len(current.means), current.patch, out, self._gpu.stream)
+        self.kernels.moved(*quarters, len(current.means), current.patch, out, self.gpu.stream)
 
     def _histogram(self, pyramid: PatchPyramid, out: int) -> None:
         quarter = pyramid.levels[-1]
-        self._kernels.histogram(self._at(quarter), quarter.size // 3, out, self._gpu.stream)
+        self.kernels.histogram(self._at(quarter), quarter.size // 3, out, self.gpu.stream)
 
     def _levels(self, pyramid: PatchPyramid) -> tuple[int, int]:
         half, quarter = pyramid.levels
@@ -234,42 +316,10 @@ class JetsonOps(HostOps):
 
     def _at(self, array: NDArray[Any]) -> int:
         """Where kernels find it; within `active`."""
-        address = self._gpu.address(array)
+        address = self.gpu.address(array)
         if address is None:
             raise TypeError("the array is not in mapped memory: use pyramids that these operations have made")
         return address
-
-
-Crop = tuple[int, int, int, int]
-Place = TypeVar("Place", covariant=True)
-
-
-class Preprocessor(Protocol[Place]):
-    """What is needed of `engines.preprocess.Preprocessor`."""
-
-    @property
-    def image_size(self) -> int: ...
-
-    def placement(self, frame_size: tuple[int, int]) -> Place: ...
-
-    def picture(
-        self, image: NDArray[np.uint8], out: NDArray[np.uint8] | None = None, crop: Crop | None = None
-    ) -> NDArray[np.uint8]: ...
-
-
-class MappedPictures(Generic[Place]):
-    """Model pictures made where kernels read them, so that `JetsonOps.fill` copies nothing."""
-
-    def __init__(self, gpu: Gpu, preprocessor: Preprocessor[Place]) -> None:
-        side = preprocessor.image_size
-        self._preprocessor = preprocessor
-        self._pool = MappedPool(gpu, (side, side, 3))
-
-    def placement(self, frame_size: tuple[int, int]) -> Place:
-        return self._preprocessor.placement(frame_size)
-
-    def picture(self, image: NDArray[np.uint8], *, crop: Crop | None = None) -> NDArray[np.uint8]:
-        return self._preprocessor.picture(image, out=self._pool.take(), crop=crop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ sign: both are found out at start, on a picture in which a block has moved. What
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,8 @@ from vpi_ops.jetson_memory import Gpu
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Paint = Callable[[int, tuple[int, int], bool], None]
+"""Queues a kernel that writes an image of (width, height) to an address of the device: RGB8 or, if not, grey."""
 
 FRACTION = 32
 """S10.5: a vector is an int16 in 32nds of a pixel."""
@@ -62,7 +66,7 @@ CONVENTIONS = tuple(Convention(swapped, sign) for swapped in (False, True) for s
 
 
 class OfaFlow:
-    """Backward flow of pairs of images of one size after another. Calls must not overlap.
+    """Backward flow of pairs of images of one size after another. Any thread may ask; one flow is made at a time.
 
     grid: pixels along a cell that gets one vector: 1, 2, 4 or 8. route, convention: what was found at start.
     Raises FlowUnavailable.
@@ -78,6 +82,7 @@ class OfaFlow:
         self._gpu = gpu
         self._grid = grid
         self._lane: _Lane | None = None
+        self._busy = threading.Lock()
         available = getattr(vpi.Backend, "AVAILABLE", None)
         if not hasattr(vpi.Backend, "OFA") or (available is not None and not vpi.Backend.OFA & available):
             raise FlowUnavailable("VPI has no OFA backend on this machine")
@@ -93,12 +98,26 @@ class OfaFlow:
         first, second = (current, previous) if self.convention.swapped else (previous, current)
         return np.asarray(self.convention.sign * self._run(self.route, first, second), np.float32)
 
+    def prepare(self, image: Grey, paint: Paint) -> None:
+        """Have `image` painted by the GPU where VPI finds it, so that the host needn't copy it there: what `paint`
+        queues must be done before the flow of this very array is asked for. Nothing happens while a flow is made, one
+        that was late, say, and the host copies then."""
+        if min(image.shape) < LEAST_SIDE or not self._busy.acquire(blocking=False):
+            return
+        try:
+            with self._gpu.active():
+                self._lane_of(self.route, (image.shape[0], image.shape[1])).paint(image, paint)
+        finally:
+            self._busy.release()
+
     def _run(self, route: Route, ref: Grey, frame: Grey) -> Floats:
-        with self._gpu.active():
-            lane = self._lane
-            if lane is None or lane.size != frame.shape or lane.route is not route:
-                self._lane = lane = _Lane(self._vpi, self._gpu, self._stream, route, (frame.shape[0], frame.shape[1]))
-            return lane.flow(ref, frame, self._grid)
+        with self._busy, self._gpu.active():
+            return self._lane_of(route, (frame.shape[0], frame.shape[1])).flow(ref, frame, self._grid)
+
+    def _lane_of(self, route: Route, size: tuple[int, int]) -> _Lane:
+        if self._lane is None or self._lane.size != size or self._lane.route is not route:
+            self._lane = _Lane(self._vpi, self._gpu, self._stream, route, size)
+        return self._lane
 
     def _find(self) -> tuple[Route, Convention]:
         """The first route and convention that see a block move as it did."""
@@ -120,7 +139,7 @@ class OfaFlow:
 
 class _Lane:
     """All that images of one size (h, w) need, made once: mapped memory that VPI wraps, its images, and the vectors.
-    The newest image is kept converted: mostly it is the older one of the next pair."""
+    There is room for two; the newest is kept converted: mostly it is the older one of the next pair."""
 
     def __init__(self, vpi: Any, gpu: Gpu, stream: Any, route: Route, size: tuple[int, int]) -> None:
         self.size, self.route = size, route
@@ -129,12 +148,14 @@ class _Lane:
         channels = (3,) if route.source == "RGB8" else ()
         self._ways = []
         for _ in range(2):
-            array = gpu.mapped((height, width, *channels), np.uint8)
+            array = gpu.mapped((height, width, *channels), np.uint8, "flow")
             wrapped = vpi.asimage(_CudaMemory(gpu, array), getattr(vpi.Format, route.source))
             images = [vpi.Image((width, height), getattr(vpi.Format, format)) for _, format in route.steps]
             self._ways.append((array, wrapped, images))
         self._backends = [getattr(vpi.Backend, backend) for backend, _ in route.steps]
         self._held: list[Grey | None] = [None, None]
+        self._converted = [False, False]
+        self._newest = 0
         self._motion: Any = None
         self._spelling: str | None = None
 
@@ -151,30 +172,42 @@ class _Lane:
         whole = cells if grid == 1 else np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR), np.float32)
         return np.ascontiguousarray(whole[: self.size[0], : self.size[1]])
 
+    def paint(self, image: Grey, paint: Paint) -> None:
+        """Have an image written by the GPU, in the place of the older of the two."""
+        if any(held is image for held in self._held):
+            return
+        slot = 1 - self._newest
+        self._held[slot], self._converted[slot], self._newest = None, False, slot
+        array = self._ways[slot][0]
+        paint(self._gpu.address(array) or 0, (array.shape[1], array.shape[0]), array.ndim == 3)
+        self._held[slot] = image
+
     def _images(self, ref: Grey, frame: Grey) -> tuple[Any, Any]:
         """Both images as the OFA reads them."""
-        kept = [self._held[0] is ref or self._held[0] is frame, self._held[1] is ref or self._held[1] is frame]
-        slots: list[int] = []
-        for image in (ref, frame):
-            slot = next((i for i in (0, 1) if self._held[i] is image), None)
-            if slot is None:
-                slot = next(i for i in (0, 1) if not kept[i] and i not in slots)
-                self._load(slot, image)
-            slots.append(slot)
-        return self._ways[slots[0]][2][-1], self._ways[slots[1]][2][-1]
+        for image, other in ((ref, frame), (frame, ref)):
+            if not any(held is image for held in self._held):
+                self._copy(1 if self._held[0] is other else 0, image)
+        for slot in (0, 1):
+            if not self._converted[slot]:
+                self._convert(slot)
+        first = 0 if self._held[0] is ref else 1
+        second = 0 if self._held[0] is frame else 1
+        return self._ways[first][2][-1], self._ways[second][2][-1]
 
-    def _load(self, slot: int, image: Grey) -> None:
-        array, source, images = self._ways[slot]
-        self._held[slot] = None
-        height, width = self.size
+    def _copy(self, slot: int, image: Grey) -> None:
+        array, height, width = self._ways[slot][0], *self.size
+        self._held[slot], self._converted[slot], self._newest = image, False, slot
         part = array[:height, :width]
         part[...] = image[..., None] if array.ndim == 3 else image
         array[height:], array[:, width:] = array[height - 1], array[:, width - 1 : width]
         self._gpu.traffic["staged"] += 1
+
+    def _convert(self, slot: int) -> None:
+        _, source, images = self._ways[slot]
         for backend, target in zip(self._backends, images, strict=True):
             source.convert(target, backend=backend, stream=self._stream)
             source = target
-        self._held[slot] = image
+        self._converted[slot] = True
 
     def _dense(self, ref: Any, frame: Any, grid: int) -> Any:
         """The vectors, queued. The binding's reference page spells the grid otherwise than the programs that run: the

@@ -12,6 +12,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,23 @@ from config.errors import EngineFault
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes of one part of a camera's memory. allocated: held now; peak: the most that ever was; reserved: by how much
+    free memory fell when they were taken (on a Jetson also what others took at that moment)."""
+
+    allocated: int = 0
+    peak: int = 0
+    reserved: int = 0
+
+
 class Gpu:
     """The primary context of GPU 0, the one that jetson-utils, VPI and TensorRT use too, and a stream of our own.
 
-    traffic: how often so far, by name: `syncs` (waits for a stream), `launches`, `staged` (copies into mapped memory),
-    `readbacks` (results that the host takes from the GPU or the OFA). lost: the error after which nothing is launched
-    any more. Not thread-safe, but `active` is. Raises ImportError without PyCUDA, what PyCUDA raises without a GPU.
+    traffic: how often so far, by name: `frames` (frames handed over to the device), `launches` (groups of kernels),
+    `syncs` (waits for a stream), `staged` (copies into mapped memory), `readbacks` (results that the host takes from
+    the GPU or the OFA). lost: the error after which nothing is launched any more. Not thread-safe, but `active` and
+    `parts` are. Raises ImportError without PyCUDA, what PyCUDA raises without a GPU.
     """
 
     def __init__(self) -> None:
@@ -44,8 +56,10 @@ class Gpu:
         self.traffic: Counter[str] = Counter()
         self.lost: str | None = None
         self._queued: list[object] = []
+        self._parts: dict[str, Held] = {}
         with self.active():
             self.stream: Any = cuda.Stream()
+            self._done: Any = cuda.Event(cuda.event_flags.DISABLE_TIMING)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -69,18 +83,46 @@ class Gpu:
             _log.error("the GPU has failed, the CPU compares patches until the next start", error=self.lost)
             raise EngineFault(f"GPU: {self.lost}") from error
 
-    def mapped(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """An array, zeros, that kernels reach at `address`. Raises MemoryError."""
-        with self.active():
-            try:
-                array: NDArray[Any] = self.cuda.pagelocked_empty(
-                    shape, dtype, mem_flags=self.cuda.host_alloc_flags.DEVICEMAP
-                )
-            except self.cuda.MemoryError as error:
-                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-                raise MemoryError(f"GPU: {size} bytes of mapped memory can't be had: {error}") from error
+    def mapped(self, shape: tuple[int, ...], dtype: Any, part: str = "results") -> NDArray[Any]:
+        """An array, zeros, that kernels reach at `address`. part: under which it is counted. Raises MemoryError."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        with self.active(), self._counted(part, size):
+            array: NDArray[Any] = self.cuda.pagelocked_empty(
+                shape, dtype, mem_flags=self.cuda.host_alloc_flags.DEVICEMAP
+            )
         array[...] = 0
+        weakref.finalize(array, self._count, part, -size, 0).atexit = False
         return array
+
+    def device(self, size: int, part: str) -> Any:
+        """`size` bytes on the device alone, contents undefined: what the GPU caches. Give them to `release`. Raises
+        MemoryError."""
+        with self.active(), self._counted(part, size):
+            return self.cuda.mem_alloc(size)
+
+    def release(self, block: Any, size: int, part: str) -> None:
+        """Free what `device` gave, once all that uses it has been waited for."""
+        with self.active():
+            block.free()
+        self._count(part, -size, 0)
+
+    def parts(self) -> dict[str, Held]:
+        """What is held, by part."""
+        return dict(self._parts)
+
+    @contextmanager
+    def _counted(self, part: str, size: int) -> Iterator[None]:
+        before = self.cuda.mem_get_info()[0]
+        try:
+            yield
+        except self.cuda.MemoryError as error:
+            raise MemoryError(f"GPU: {size} bytes for {part} can't be had: {error}") from error
+        self._count(part, size, int(before) - int(self.cuda.mem_get_info()[0]))
+
+    def _count(self, part: str, size: int, reserved: int) -> None:
+        old = self._parts.get(part, Held())
+        now = old.allocated + size
+        self._parts[part] = Held(now, max(old.peak, now), max(0, old.reserved + reserved))
 
     def address(self, array: NDArray[Any]) -> int | None:
         """Where kernels find a whole array of `mapped` or of a `MappedPool`; None for any other. Within `active`."""
@@ -88,9 +130,18 @@ class Gpu:
         return None if pointer is None else int(pointer())
 
     def launched(self, *used: object) -> None:
-        """Work was queued on the stream that reads or writes what `used` holds: it is kept until `settle`."""
+        """Kernels were queued on the stream that read or write what `used` holds: it is kept until `settle`."""
         self.traffic["launches"] += 1
         self._queued.append(used)
+
+    def queued(self, *used: object) -> None:
+        """The same of other work than kernels."""
+        self._queued.append(used)
+
+    def before(self, stream: Any) -> None:
+        """Let all work of another stream, from now on, come after what is queued here. Within `active`."""
+        self._done.record(self.stream)
+        stream.wait_for_event(self._done)
 
     def settle(self) -> None:
         """Wait for what is queued, if anything is. From here on the host may read it. Raises EngineFault."""
@@ -112,34 +163,41 @@ def open_gpu() -> Gpu:
 
 
 class MappedPool:
-    """Mapped uint8 arrays of one shape for whoever keeps them as long as they like: once nobody holds one any more, it
-    is handed out again. To allocate mapped memory for every frame would stop the GPU each time."""
+    """Mapped arrays of one shape for whoever keeps them as long as they like: once nobody holds one any more, it is
+    handed out again. To allocate mapped memory for every frame would stop the GPU each time."""
 
-    def __init__(self, gpu: Gpu, shape: tuple[int, ...]) -> None:
-        self._gpu, self._shape = gpu, shape
-        self._free: deque[NDArray[np.uint8]] = deque()
+    def __init__(self, gpu: Gpu, shape: tuple[int, ...], part: str, dtype: Any = np.uint8) -> None:
+        self._gpu, self.shape, self._part, self._dtype = gpu, shape, part, dtype
+        self._free: deque[NDArray[Any]] = deque()
         self.made = 0
 
-    def take(self) -> NDArray[np.uint8]:
+    def take(self) -> NDArray[Any]:
         """An array with contents undefined; not mapped when the GPU is lost. Raises MemoryError."""
         if self._gpu.lost is not None:
-            return np.empty(self._shape, np.uint8)
+            return np.empty(self.shape, self._dtype)
         try:
             array = self._free.popleft()
         except IndexError:
-            array = self._gpu.mapped(self._shape, np.uint8)
+            array = self._gpu.mapped(self.shape, self._dtype, self._part)
             self.made += 1
-        lease = _Lease(array)
+        lease = Lease(array)
         weakref.finalize(lease, self._free.append, array).atexit = False
         return np.asarray(lease)
 
 
-class _Lease:
-    """Stands under the array that is handed out, and ends with it and all its views."""
+class Lease:
+    """Stands under the array that is handed out, and ends with it and all its views. on_device: what the GPU knows of
+    it, for whoever works there."""
 
-    def __init__(self, array: NDArray[np.uint8]) -> None:
+    def __init__(self, array: NDArray[Any]) -> None:
         self._array = array
         self.__array_interface__ = array.__array_interface__
+        self.on_device: Any = None
 
     def get_device_pointer(self) -> int:
         return int(self._array.base.get_device_pointer())  # type: ignore[union-attr]
+
+
+def lease_of(array: NDArray[Any]) -> Lease | None:
+    """What stands under an array of a `MappedPool`; None under any other."""
+    return array.base if isinstance(array.base, Lease) else None

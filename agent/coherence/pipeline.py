@@ -341,7 +341,7 @@ class TemporalVLM:
     def _suspect(self, index: int, picture: Picture, still: bool) -> tuple[CutVerdict, bool, TokenMap | None]:
         """What the frames in brief say of a cut, whether a new scene is known to have begun that was not known before,
         and the full encode that a suspicion costs."""
-        means = self._current.means
+        means = self._ops.means(self._current)
         if self._glance is None or (not still and float(np.abs(means - self._glanced).max()) > _SAME_GLANCE):
             self._glance = Glance.take(self._ops, self._current)
             self._glanced[...] = means

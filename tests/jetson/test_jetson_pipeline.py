@@ -28,6 +28,7 @@ class Pictures(Stretch):
     """`Stretch` with the size and the `out` that the product's preprocessor has."""
 
     image_size = SIDE
+    padding = (0, 0, 0)
 
     def picture(self, image: Image, out: Image | None = None, crop: Any = None) -> Image:
         made = super().picture(image, crop=crop)
@@ -40,15 +41,16 @@ class Pictures(Stretch):
 @pytest.fixture
 def built(jetson: Any) -> Iterator[Callable[[], tuple[TemporalVLM, Any]]]:
     """Makes a coherent path on the Jetson, and its operations."""
-    from vpi_ops.jetson import MappedPictures, open_ops
+    from vpi_ops.jetson import open_ops
+    from vpi_ops.jetson_pictures import DevicePictures
 
     made: list[TemporalVLM] = []
 
     def build() -> tuple[TemporalVLM, Any]:
-        vision = open_ops()
-        pictures = MappedPictures(vision.gpu, Pictures(SIDE))
-        made.append(TemporalVLM(pictures, LinearEncoder(), vision.ops, PATIENT, costs=costs()))
-        return made[-1], vision.ops
+        ops = open_ops().ops
+        pictures = DevicePictures(ops.gpu, ops.kernels, ops.frames, Pictures(SIDE))
+        made.append(TemporalVLM(pictures, LinearEncoder(), ops, PATIENT, costs=costs()))
+        return made[-1], ops
 
     yield build
     for vlm in made:
@@ -101,27 +103,31 @@ def test_a_still_frame_costs_one_read_back_and_one_wait(
     noise = texture(1) ^ np.uint8(1)
     ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(noise, 3)))
     assert result.mode is Mode.REUSE
-    assert ours == Counter(launches=2, syncs=1, readbacks=1)
-    assert device == Counter(launch=5, sync=1)  # no upload, no download: the memory is shared
+    assert ours == Counter(frames=1, launches=3, syncs=1, readbacks=1)
+    # The frame is handed over, and that is all that is copied: results are in memory that is shared.
+    assert device == Counter(upload=1, launch=6, sync=1)
     ours, device, _ = crossed(ops, jetson, lambda: vlm.process(frame(noise, 4)))  # the very same picture
-    assert ours["syncs"] <= 1 and ours["readbacks"] <= 1 and not ours["staged"]
+    assert ours == Counter(launches=1, syncs=1, readbacks=1) and not device["upload"]
     assert not vlm.faults
 
 
-def test_a_frame_with_motion_reads_its_flow_out_as_well(
+def test_a_frame_with_motion_waits_for_its_flow_as_well(
     built: Callable[[], tuple[TemporalVLM, Any]], jetson: Any
 ) -> None:
     vlm, ops = built()
-    images = story()
-    seen = []
-    for index, image in enumerate(images[:8]):
+    vlm.tune(replace(PATIENT, flow_rest_frames=0))
+    counts = []
+    for index in range(12):
+        image, x = texture(1), 20 + 5 * max(0, index - 3)
+        image[48:64, x : x + 16] = texture(2, (16, 16))  # too little for grid lock to be tried
         ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(image, index)))  # noqa: B023
-        if result.flow is not None and result.fetch is None:
-            seen.append(ours)
-            assert device["upload"] == device["readback"] == 0
-            assert ours["syncs"] <= 1 + 2 and ours["readbacks"] <= 1 + 2  # with the check, flow runs twice
-            assert ours["staged"] <= 2
-    assert seen and not vlm.faults
+        if result.flow is not None:
+            counts.append(ours)
+            assert not device["readback"] and not ours["staged"]
+            assert device["upload"] == ours["frames"] or len(counts) == 1, "how to sample is told once"
+    assert counts[0]["frames"] == 2, "still frames are not handed over before one of them is the first of a motion"
+    assert counts[1:] == [Counter(frames=1, launches=5, syncs=2, readbacks=2)] * len(counts[1:]) != []
+    assert not vlm.faults
 
 
 def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_again(
@@ -131,7 +137,7 @@ def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_agai
     kept = [vlm.process(frame(texture(seed), seed)).picture for seed in range(5)]
     expected = [Stretch(SIDE).picture(texture(seed)) for seed in range(5)]
     for picture, truth in zip(kept, expected, strict=True):
-        np.testing.assert_array_equal(picture, truth)
+        np.testing.assert_allclose(picture, truth.astype(int), atol=1)
     del kept, picture
     pool = vlm._pictures._pool  # type: ignore[attr-defined]
     made = pool.made
@@ -167,7 +173,7 @@ def test_memory_that_is_out_leaves_the_camera_to_the_cpu(jetson: Any, monkeypatc
     monkeypatch.setattr(jetson, "budget", jetson.used + 1000)
     ops, _ = VisionChoice("", "", on_gpu=True).camera(Pictures(SIDE))  # type: ignore[arg-type]
     assert type(ops) is type(host_ops())
-    assert "mapped memory can't be had" in choose_vision().patches_why[0]
+    assert "can't be had: cuMemHostAlloc failed" in choose_vision().patches_why[0]
 
 
 def test_a_gpu_that_fails_costs_one_frame_its_coherence_and_then_the_cpu_does_its_work(
@@ -186,4 +192,4 @@ def test_a_gpu_that_fails_costs_one_frame_its_coherence_and_then_the_cpu_does_it
     modes = [vlm.process(frame(texture(1), index)).mode for index in range(3, 9)]
     assert modes == [Mode.FULL, Mode.FULL] + [Mode.REUSE] * 4
     assert sum(vlm.faults.values()) == 1
-    assert "illegal memory access" in ops._gpu.lost
+    assert "illegal memory access" in ops.gpu.lost

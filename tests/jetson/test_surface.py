@@ -63,7 +63,8 @@ LIBRARIES = (
     time,
     weakref,
 )
-TYPES = (str, bytes, dict, list, set, tuple, int, float, OSError, Path, re.Pattern, re.Match, type(hashlib.sha256()))
+TYPES = (str, bytes, dict, list, set, tuple, int, float, OSError, Path, re.Pattern, re.Match)
+MADE = (type(hashlib.sha256()), type(threading.Lock()))
 PACKAGED = (np, np.random, np.ndarray, np.generic, np.random.Generator, cv2, onnxruntime.InferenceSession)
 LOGGER = structlog.stdlib.BoundLogger
 MODULES = [name for name in SURFACE if name != "about"]
@@ -141,7 +142,7 @@ def ours() -> tuple[dict[str, set[str]], set[str]]:
 @lru_cache
 def elsewhere() -> set[str]:
     """Names of Python and of the libraries that we install."""
-    return {name for thing in (*LIBRARIES, *TYPES, *PACKAGED, LOGGER) for name in dir(thing)} | {
+    return {name for thing in (*LIBRARIES, *TYPES, *MADE, *PACKAGED, LOGGER) for name in dir(thing)} | {
         "astype",
         "__array_interface__",
     }

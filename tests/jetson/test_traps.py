@@ -204,7 +204,7 @@ def test_pitch_linear_and_small_images_are_not_for_the_flow_engine(make_ops: Cal
 
     ops = make_ops()
     pitch_linear, small = vpi.Format.Y8_ER, vpi.Format.Y8_ER_BL
-    with ops._gpu.active():
+    with ops.gpu.active():
         for size, format in (((64, 64), pitch_linear), ((64, 31), small)):
             pair = [vpi.Image(size, format) for _ in range(2)]
             with pytest.raises(RuntimeError, match=r"block-linear|32x32"):
@@ -235,7 +235,7 @@ def test_vectors_are_read_after_their_stream_and_are_gone_with_their_lock(make_o
     import vpi
 
     ops = make_ops()
-    with ops._gpu.active():
+    with ops.gpu.active():
         stream = vpi.Stream()
         pair = [vpi.Image((64, 64), vpi.Format.Y8_ER_BL) for _ in range(2)]
         vectors = vpi.optflow_dense(*pair, backend=vpi.Backend.OFA, stream=stream)
@@ -264,7 +264,7 @@ def test_every_thread_has_the_primary_context_current_and_leaves_its_stack_empty
     thread.start()
     thread.join()
     assert found == [pytest.approx(-3, abs=0.2), 0] and not jetson.stack
-    with ops._gpu.active():
+    with ops.gpu.active():
         assert jetson.current.primary
 
 
@@ -300,7 +300,7 @@ def test_a_process_ends_with_an_empty_stack_or_is_aborted(then: str, status: int
 
 
 def test_launches_take_tuples_and_addresses_only(make_ops: Callable[..., Any]) -> None:
-    gpu, kernels = make_ops()._gpu, make_ops()._kernels
+    gpu, kernels = make_ops().gpu, make_ops().kernels
     with gpu.active():
         blend = kernels._module.get_function("blend_f32")
         with pytest.raises(TypeError, match="parameter #0"):
@@ -334,5 +334,5 @@ def test_what_kernels_write_is_not_there_before_the_wait(make_ops: Callable[...,
     pyramid = ops.pyramid((2, 2), 14)
     ops.fill(pyramid, np.full((28, 28, 3), 90, np.uint8))
     assert not pyramid.means.any()
-    ops._gpu.settle()
+    ops.gpu.settle()
     assert (pyramid.means == 90).all()

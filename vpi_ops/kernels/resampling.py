@@ -67,6 +67,11 @@ class Axis:
         weight[:, before : before + len(self.first)] = self.weight
         return Axis(first, weight)
 
+    def repeated(self, size: int) -> Axis:
+        """The same in a longer target of `size` pixels, the further ones as the last."""
+        beyond = np.minimum(np.arange(size), len(self.first) - 1)
+        return Axis(self.first[beyond], np.ascontiguousarray(self.weight[:, beyond]))
+
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
@@ -87,6 +92,10 @@ class Resampling:
     def interpolating(cls, part: tuple[int, int], size: tuple[int, int]) -> Resampling:
         """One linear step, as `vpi_ops.host.HostOps.analysis` does it."""
         return cls(Axis.interpolated(part[0], size[0]), Axis.interpolated(part[1], size[1]))
+
+    def repeated(self, size: tuple[int, int]) -> Resampling:
+        """The same in a larger picture of `size` (width, height), which its last row and column fill."""
+        return Resampling(self.x.repeated(size[0]), self.y.repeated(size[1]))
 
     @property
     def size(self) -> tuple[int, int]:
