@@ -139,14 +139,15 @@ def agent(
     delivery: Mapping[str, Any] | None = None,
     device: str = TOPICS.device,
     retracted: Callable[[str], None] = lambda _topic: None,
-    **address: Any,
+    address: BrokerAddress | None = None,
+    **parts: Any,
 ) -> Iterator[Agent]:
     with ExitStack() as stack:
         folder = folder or stack.enter_context(memory_folder())
         outbox = stack.enter_context(Outbox(folder / "events.db"))
         topics = Topics(TOPICS.root, device)
         link = MqttLink(
-            BrokerAddress.parse(url, **address),
+            address or BrokerAddress.parse(url, **parts),
             topics,
             outbox,
             handlers=handlers,
