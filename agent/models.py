@@ -178,24 +178,42 @@ def build(
     from agent.runtimes import open_tensorrt
     from engines.manifest import find_model, load_model
     from engines.tensorrt.building import Watch
+    from engines.tensorrt.purpose import DECODER
     from engines.verification import Check
 
     model = load_model(find_model(name))
     with _Steps() as steps:
         watch = Watch(steps, lambda: extend_start(60))
-        runtime = open_tensorrt(model, precision=precision, again=again, watch=watch)
+        encoder = open_tensorrt(model, precision=precision, again=again, watch=watch)
+        both = [
+            encoder,
+            open_tensorrt(model, purpose=DECODER, gpu=encoder.gpu, precision=precision, again=again, watch=watch),
+        ]
     if as_json:
-        memory = {part: asdict(usage) for part, usage in runtime.memory.parts().items()}
-        facts = {"tensorrt": runtime.version, "precision": runtime.precision.value, "rows": runtime.rows}
-        _print_json({**facts, "folder": str(runtime.folder), "checks": runtime.checks, "notes": runtime.notes,
-                     "memory_bytes": memory})  # fmt: skip
+        _print_json(
+            {
+                "tensorrt": encoder.version,
+                "folder": str(encoder.folder),
+                **{
+                    runtime.purpose.name: {
+                        "precision": runtime.precision.value,
+                        "rows": runtime.rows,
+                        "checks": runtime.checks,
+                        "notes": runtime.notes,
+                        "memory_bytes": {part: asdict(usage) for part, usage in runtime.memory.parts().items()},
+                    }
+                    for runtime in both
+                },
+            }
+        )
         return
-    typer.echo(f"{name}: TensorRT {runtime.version}, {runtime.precision.value}, on {runtime.gpu.name}")
-    typer.echo(f"  {runtime.folder}: rows {', '.join(map(str, runtime.rows))}")
-    for check in runtime.checks:
-        typer.echo(f"  {Check(**check)}")
-    for note in runtime.notes:
-        typer.echo(f"  {note}")
+    typer.echo(f"{name}: TensorRT {encoder.version} on {encoder.gpu.name}, {encoder.folder}")
+    for runtime in both:
+        typer.echo(f"  {runtime.purpose.name}: {runtime.precision.value}, rows {', '.join(map(str, runtime.rows))}")
+        for check in runtime.checks:
+            typer.echo(f"    {Check(**check)}")
+        for note in runtime.notes:
+            typer.echo(f"    {note}")
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""Which runtime encodes, chosen once at start: TensorRT where all it needs is there, else ONNX Runtime; and why.
+"""Which runtime encodes and which makes words, chosen once at start: TensorRT where all it needs is there, else ONNX
+Runtime; and why.
 
 TensorRT wants its own module, PyCUDA, a GPU, our kernels, and engines that were built for exactly this machine. Each
 that is missing is named with the command that brings it.
@@ -14,19 +15,25 @@ import onnxruntime
 import structlog
 
 from config.errors import EngineFault, StorageError
-from engines.fallback import FallbackEncoder
+from engines.fallback import FallbackEncoder, FallbackLanguage
 from engines.manifest import Model
+from engines.onnx.language import LanguageModel
+from engines.onnx.runtime import OnnxRuntime
 from engines.plan import Encoder
 from engines.tensorrt.building import Watch
 from engines.tensorrt.cuda import CudaGpu, Scatter
+from engines.tensorrt.device import Gpu
 from engines.tensorrt.encoder import TensorRtEncoder
-from engines.tensorrt.runtime import TensorRtRuntime, graphs_missing
+from engines.tensorrt.language import NoRoom, TensorRtLanguage
+from engines.tensorrt.purpose import DECODER, ENCODER, Purpose
+from engines.tensorrt.runtime import TensorRtRuntime
+from engines.text.language import Language
 
 log = structlog.get_logger()
 Has = Callable[[str], bool]
 _MISSING = {
-    "tensorrt": "TensorRT runs the encoder on the GPU; it comes with NVIDIA JetPack (apt install python3-libnvinfer; "
-    "an environment needs --system-site-packages to see it) and is not on this machine.",
+    "tensorrt": "TensorRT runs encoder and decoder on the GPU; it comes with NVIDIA JetPack (apt install "
+    "python3-libnvinfer; an environment needs --system-site-packages to see it) and is not on this machine.",
     "pycuda": "TensorRT is here, but not PyCUDA, which gives it memory: pip install 'stillwatch[jetson]'.",
 }
 
@@ -53,6 +60,29 @@ class EncoderChoice:
         return FallbackEncoder(first, host, lambda reason: log.error("encoder degraded", reason=reason))
 
 
+@dataclass(frozen=True, slots=True)
+class DecoderChoice:
+    """As `EncoderChoice`, of what makes the built-in words."""
+
+    used: str
+    not_taken: tuple[str, ...]
+    runtime: TensorRtRuntime | None = None
+
+    def language(self, host: OnnxRuntime) -> Language:
+        """The language model. host: reads what TensorRT doesn't, and everything where that isn't used. Raises
+        EngineFault, ModelError."""
+        if self.runtime is None:
+            return LanguageModel(host)
+        try:
+            first = TensorRtLanguage(self.runtime, host)
+        except EngineFault as fault:
+            log.warning("the decoder runs on ONNX Runtime", reason=str(fault))
+            return LanguageModel(host)
+        return FallbackLanguage(
+            first, lambda: LanguageModel(host), lambda reason: log.error("decoder degraded", reason=reason), NoRoom
+        )
+
+
 def installed(module: str) -> bool:
     """Is a Python module there? Nothing is imported."""
     return find_spec(module) is not None
@@ -67,33 +97,67 @@ def choose_encoder(
     watch: Watch | None = None,
 ) -> EncoderChoice:
     """may_build: build engines that are missing or stale, which takes minutes; without, only what is there is used."""
+    return EncoderChoice(*_choose(model, ENCODER, has, precision, may_build, watch, None))
+
+
+def choose_decoder(
+    model: Model,
+    *,
+    beside: EncoderChoice | None = None,
+    has: Has = installed,
+    precision: str | None = None,
+    may_build: bool = True,
+    watch: Watch | None = None,
+) -> DecoderChoice:
+    """As `choose_encoder`. beside: what encodes; the GPU that it has open is used again."""
+    gpu = beside.runtime.gpu if beside is not None and beside.runtime is not None else None
+    return DecoderChoice(*_choose(model, DECODER, has, precision, may_build, watch, gpu))
+
+
+def _choose(
+    model: Model,
+    purpose: Purpose,
+    has: Has,
+    precision: str | None,
+    may_build: bool,
+    watch: Watch | None,
+    gpu: Gpu | None,
+) -> tuple[str, tuple[str, ...], TensorRtRuntime | None]:
     host = f"ONNX Runtime {onnxruntime.__version__} on the CPU"
     for module, sentence in _MISSING.items():
         if not has(module):
-            return EncoderChoice(host, (sentence,))
+            return host, (sentence,), None
     try:
-        runtime = open_tensorrt(model, precision=precision, may_build=may_build, watch=watch)
+        runtime = open_tensorrt(model, purpose=purpose, gpu=gpu, precision=precision, may_build=may_build, watch=watch)
     except (EngineFault, StorageError) as fault:
-        return EncoderChoice(host, (f"TensorRT is here and can't be used: {fault}.",))
+        return host, (f"TensorRT is here and can't be used: {fault}.",), None
     except (AttributeError, TypeError, RuntimeError) as error:  # what bindings raise that are not as we know them
         log.exception("TensorRT or PyCUDA isn't as expected")
-        return EncoderChoice(host, (f"TensorRT or PyCUDA isn't as expected: {type(error).__name__}: {error}.",))
+        return host, (f"TensorRT or PyCUDA isn't as expected: {type(error).__name__}: {error}.",), None
     used = f"TensorRT {runtime.version} ({runtime.precision.value}) on {runtime.gpu.name}"
-    return EncoderChoice(used, runtime.notes, runtime)
+    return used, runtime.notes, runtime
 
 
 def open_tensorrt(
     model: Model,
     *,
+    purpose: Purpose = ENCODER,
+    gpu: Gpu | None = None,
     precision: str | None = None,
     may_build: bool = True,
     again: bool = False,
     watch: Watch | None = None,
 ) -> TensorRtRuntime:
-    """The engines of a model on this machine's GPU. Raises EngineFault."""
-    if missing := graphs_missing(model):
-        raise EngineFault(f"{model.folder}: lacks the graphs {', '.join(missing)}; import the model again")
-    return TensorRtRuntime(model, CudaGpu(_scatter), precision=precision, may_build=may_build, again=again, watch=watch)
+    """The engines of a model on this machine's GPU; gpu: where it is open already. Raises EngineFault."""
+    return TensorRtRuntime(
+        model,
+        gpu or CudaGpu(_scatter),
+        purpose=purpose,
+        precision=precision,
+        may_build=may_build,
+        again=again,
+        watch=watch,
+    )
 
 
 def _scatter() -> Scatter:

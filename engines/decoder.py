@@ -14,6 +14,7 @@ from engines.calibration import sigmoid
 from engines.manifest import Model
 from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
+from engines.text.language import Language
 from engines.text.prefixes import Context, Floats, Prefix, Prefixes, same_rows
 from engines.text.prompt import Prompt
 from engines.text.sampling import GREEDY, Sampling
@@ -34,13 +35,15 @@ class Decoder:
     What was last read under a `key`, such as a camera's id, is kept, and of the next pictures with this key only that
     is read which comes after the leading positions that are the same bit for bit: nothing when nothing has changed. The
     result is that of reading everything, up to the order of floating-point sums. prefix_bytes: what is kept at most.
-    `tokens_read` counts the rows that went through the language model.
+    `tokens_read` counts the rows that went through the language model. language: what reads them; ONNX Runtime's, with
+    `threads` and `spin`, when None.
     """
 
     def __init__(
         self,
         model: Model,
         *,
+        language: Language | None = None,
         threads: int = 1,
         spin: bool = True,
         prefix_bytes: int = 64 << 20,
@@ -51,7 +54,7 @@ class Decoder:
         self._eos = {
             self._tokenizer.id(token, why="key `eos` of the manifest names it") for token in model.manifest.eos
         }
-        self._language = LanguageModel(OnnxRuntime(model, threads=threads, spin=spin))
+        self._language: Language = language or LanguageModel(OnnxRuntime(model, threads=threads, spin=spin))
         self._calibration = model.manifest.yes_no or (1.0, 0.0)
         self._prefixes = Prefixes(prefix_bytes)
         self._clock = clock

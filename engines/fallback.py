@@ -1,14 +1,16 @@
-"""An encoder that another one stands behind."""
+"""An encoder, and a language model, that another one stands behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import EngineFault
 from engines.plan import EncodePlan, Encoder, TokenMap
+from engines.text.language import Floats, Language, Reading
 
 PATIENCE = 3
 """Failures in a row, after which the first encoder is given up: one can be chance, and the frame is encoded in full
@@ -74,3 +76,102 @@ class FallbackEncoder:
         self._now = self._second()
         self.degraded = f"the encoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
         self._tell(self.degraded)
+
+
+class FallbackLanguage:
+    """Implements `Language`. What the first fails to read the second reads, from where the text had come to, so that no
+    answer is lost; after the third failure in a row it reads everything. The second is made when it is first wanted.
+    first: raises `no_room` for what it can't hold, which is no failure. tell: is told why, once.
+
+    degraded: the same sentence, None as long as all is well. passed_on: texts that the first had no room for.
+    """
+
+    def __init__(
+        self,
+        first: Language,
+        second: Callable[[], Language],
+        tell: Callable[[str], object],
+        no_room: type[EngineFault],
+    ) -> None:
+        self._first, self._make, self._tell, self._no_room = first, second, tell, no_room
+        self._second: Language | None = None
+        self._lock = Lock()
+        self._failed = 0
+        self.degraded: str | None = None
+        self.passed_on = 0
+
+    @property
+    def nothing(self) -> Floats:
+        return self._first.nothing
+
+    @property
+    def tokens_read(self) -> int:
+        return self._first.tokens_read + (self._second.tokens_read if self._second is not None else 0)
+
+    def visual_tokens(self, features: Floats) -> Floats:
+        return self._first.visual_tokens(features)
+
+    def embed(self, ids: Sequence[int] | NDArray[np.int64]) -> Floats:
+        return self._first.embed(ids)
+
+    def read_on(self, past: Floats, room: int) -> Reading:
+        if self.degraded is not None:
+            return self.second.read_on(past, room)
+        try:
+            return _FallbackReading(self, self._first.read_on(past, room))
+        except EngineFault as fault:
+            self.failed(fault)
+            return self.second.read_on(past, room)
+
+    @property
+    def second(self) -> Language:
+        with self._lock:
+            if self._second is None:
+                self._second = self._make()
+            return self._second
+
+    def succeeded(self) -> None:
+        with self._lock:
+            self._failed = 0
+
+    def failed(self, fault: EngineFault) -> None:
+        with self._lock:
+            if isinstance(fault, self._no_room):
+                self.passed_on += 1
+                return
+            self._failed += 1
+            if self.degraded is not None or self._failed < PATIENCE:
+                return
+            self.degraded = (
+                f"the decoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
+            )
+        self._tell(self.degraded)
+
+
+class _FallbackReading:
+    """A text that changes over to the second language model at its first failure, for good."""
+
+    def __init__(self, language: FallbackLanguage, reading: Reading) -> None:
+        self._language, self._now = language, reading
+        self._moved = False
+
+    @property
+    def length(self) -> int:
+        return self._now.length
+
+    @property
+    def past(self) -> Floats:
+        return self._now.past
+
+    def read(self, embeds: Floats, parents: Sequence[int] | None = None, answer: Sequence[int] = (-1,)) -> Floats:
+        try:
+            logits = self._now.read(embeds, parents, answer)
+        except EngineFault as fault:
+            if self._moved:
+                raise
+            self._language.failed(fault)
+            self._now, self._moved = self._language.second.read_on(self._now.past, len(embeds)), True
+            return self._now.read(embeds, parents, answer)
+        if not self._moved:
+            self._language.succeeded()
+        return logits

@@ -467,10 +467,13 @@ def test_model_build_builds_verifies_and_reports(world: World, model: Model, fol
     done = CliRunner().invoke(models.app, ["build", str(model.folder), "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
-    assert report["precision"] == "fp16" and report["rows"] == [4, 8] and len(report["checks"]) == 3
-    assert {file.name for file in folder.glob("*.engine")} == {"encode_full-fp16.engine", "select_rows-fp16.engine"}
+    encoder, decoder = report["encoder"], report["decoder"]
+    assert encoder["precision"] == "fp16" and encoder["rows"] == [4, 8] and len(encoder["checks"]) == 3
+    assert decoder["precision"] == "fp16" and len(decoder["checks"]) == len(decoder["rows"])
+    names = ("encode_full", "select_rows", "decode_rows")
+    assert {file.name for file in folder.glob("*.engine")} == {f"{name}-fp16.engine" for name in names}
     again = CliRunner().invoke(models.app, ["build", str(model.folder)])
-    assert "TensorRT 10.3.0, fp16" in again.stdout and "as expected" in again.stdout
+    assert "decoder: fp16, rows 1, 8" in again.stdout and "as expected" in again.stdout
     enginefile.discard("random")
     assert not folder.exists()
 

@@ -146,14 +146,14 @@ def _rotate(g: Graph, x: str, rotation: tuple[str, str], size: int) -> str:
 
 
 def _rms_norm(g: Graph, x: str, module: str, epsilon: float, half: bool) -> str:
-    """x / √(mean x² + ε). half: the same of x / max |x|, with ε divided by the square of that."""
-    peak = ""
+    """x / √(mean x² + ε). half: the same of x / max |x|, with ε divided by the square of that. The square is a product
+    then: where it is a power, ONNX Runtime takes the whole for a norm of its own, with the ε that it is used to."""
     if half:
         peak = g.op("Max", g.op("ReduceMax", g.op("Abs", x), axes=[-1], keepdims=1), g.constant(_LEAST))
         x = g.op("Div", x, peak)
-    square = g.op("ReduceMean", g.op("Pow", x, g.constant(2.0)), axes=[-1], keepdims=1)
-    added = g.constant(epsilon)
-    if half:
-        added = g.op("Div", g.op("Div", added, peak), peak)
-    root = g.op("Sqrt", g.op("Add", square, added))
+        square, added = g.op("Mul", x, x), g.op("Div", g.op("Div", g.constant(epsilon), peak), peak)
+        root = g.op("Sqrt", g.op("Add", g.op("ReduceMean", square, axes=[-1], keepdims=1), added))
+    else:
+        square = g.op("ReduceMean", g.op("Pow", x, g.constant(2.0)), axes=[-1], keepdims=1)
+        root = g.op("Sqrt", g.op("Add", square, g.constant(epsilon)))
     return g.op("Mul", g.op("Div", x, root), g.weight(f"{module}.weight"))

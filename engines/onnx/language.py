@@ -13,6 +13,7 @@ from config.errors import EngineFault
 from engines.onnx.runtime import OnnxRuntime, run
 
 PARTS = ("keys", "values")
+INFINITE = "the language model gave logits that aren't finite: its input was not, or it overflowed"
 
 Floats = NDArray[np.float32]
 
@@ -20,20 +21,12 @@ Floats = NDArray[np.float32]
 _ROOM = 64
 
 
-class LanguageModel:
-    """The graphs `connect`, `embed` and `step` of one model. Safe to use from several threads.
-
-    `step` reads any number of rows, so `prefill`, which other runtimes build apart, is the same file and isn't opened.
-    """
+class Entrance:
+    """The graphs `connect` and `embed` of one model, which turn pictures and tokens into rows of its language model.
+    Safe to use from several threads. tokens_read: rows that went through the language model."""
 
     def __init__(self, runtime: OnnxRuntime) -> None:
         self._connect, self._embed = runtime.session("connect"), runtime.session("embed")
-        self._step = runtime.session("step")
-        keys = [each.shape for each in self._step.get_inputs() if each.name.startswith("keys_")]
-        heads, _, size = keys[0]
-        self._vocabulary = next(each.shape[1] for each in self._step.get_outputs() if each.name == "logits")
-        self.nothing = np.empty((len(keys), len(PARTS), heads, 0, size), np.float32)
-        """Keys and values (L, 2, Hkv, 0, dh) of no text at all."""
         self.tokens_read = 0
         self._lock = Lock()
 
@@ -45,13 +38,29 @@ class LanguageModel:
         """(s, D) of s token ids. Raises EngineFault."""
         return _run(self._embed, {"ids": np.asarray(ids, np.int64)})
 
-    def read_on(self, past: Floats, room: int) -> Reading:
-        """Go on from keys and values (L, 2, Hkv, p, dh), which are copied, with room for so many rows more."""
-        return Reading(self._step, past, room, self._vocabulary, self._count)
-
     def _count(self, rows: int) -> None:
         with self._lock:
             self.tokens_read += rows
+
+
+class LanguageModel(Entrance):
+    """The language model of one model. Safe to use from several threads.
+
+    `step` reads any number of rows, so `prefill`, which other runtimes build apart, is the same file and isn't opened.
+    """
+
+    def __init__(self, runtime: OnnxRuntime) -> None:
+        super().__init__(runtime)
+        self._step = runtime.session("step")
+        keys = [each.shape for each in self._step.get_inputs() if each.name.startswith("keys_")]
+        heads, _, size = keys[0]
+        self.vocabulary = next(each.shape[1] for each in self._step.get_outputs() if each.name == "logits")
+        self.nothing = np.empty((len(keys), len(PARTS), heads, 0, size), np.float32)
+        """Keys and values (L, 2, Hkv, 0, dh) of no text at all."""
+
+    def read_on(self, past: Floats, room: int) -> Reading:
+        """Go on from keys and values (L, 2, Hkv, p, dh), which are copied, with room for so many rows more."""
+        return Reading(self._step, past, room, self.vocabulary, self._count)
 
 
 class Reading:
@@ -84,7 +93,7 @@ class Reading:
         end = start + rows
         if end > self._cache.shape[3]:
             self._make_room(self.past, max(rows, _ROOM))
-        seen = np.tri(rows, dtype=bool) if parents is None else _seen(parents)
+        seen = np.tri(rows, dtype=bool) if parents is None else seen_by(parents)
         mask = np.full((rows, self._cache.shape[3]), -np.inf, np.float32)
         mask[:, :start] = 0
         mask[:, start:end][seen] = 0
@@ -101,7 +110,7 @@ class Reading:
         self._binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         run(self._step, self._binding)
         if not np.isfinite(logits).all():
-            raise EngineFault("the language model gave logits that aren't finite: its input was not, or it overflowed")
+            raise EngineFault(INFINITE)
         self._count(rows)
         if parents is None:
             self.length = end
@@ -120,7 +129,7 @@ class Reading:
                 self._binding.bind_output(f"{part}_{i}", *memory)
 
 
-def _seen(parents: Sequence[int]) -> NDArray[np.bool_]:
+def seen_by(parents: Sequence[int]) -> NDArray[np.bool_]:
     """bool (s, s): which row sees which, itself and all that it follows."""
     seen = np.eye(len(parents), dtype=bool)
     for row, parent in enumerate(parents):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,8 @@ from engines.tensorrt.recipe import Precision, workspace_bytes
 from engines.tensorrt.releases import release_of
 
 Progress = Callable[[str, "float | None"], object]
-ROW_INPUTS = {"patches": 0, "position": 0, "row_bias": 0}
-"""Inputs of `select_rows` whose first dimension is the row count."""
+Shapes = Mapping[str, "tuple[int, ...]"]
+"""Of the inputs whose shape the graph leaves open."""
 _BEAT_S = 5.0
 
 
@@ -65,24 +65,24 @@ def build(
     trt: Any,
     onnx: Path,
     precision: Precision,
-    rows: tuple[int, ...],
+    profiles: Sequence[Shapes],
     *,
     log: Log,
     free_bytes: int,
     timings: bytes = b"",
     watch: Watch,
 ) -> Built:
-    """Build one engine. rows: a profile each; none for a graph of fixed shapes. free_bytes: memory that is free now.
-    When the builder gives up, it is asked once more with an eighth of the workspace. Raises EngineFault with what
-    TensorRT said."""
+    """Build one engine. profiles: of exactly these shapes each; none for a graph of fixed shapes. free_bytes: memory
+    that is free now. When the builder gives up, it is asked once more with an eighth of the workspace. Raises
+    EngineFault with what TensorRT said."""
     workspace = workspace_bytes(free_bytes)
     with _beating(watch):
         try:
-            return _build(trt, onnx, precision, rows, log, workspace, timings, watch)
+            return _build(trt, onnx, precision, profiles, log, workspace, timings, watch)
         except _GaveUp as fault:
             watch.progress(f"{onnx.stem}: {fault}; once more with less workspace", None)
             try:
-                return _build(trt, onnx, precision, rows, log, workspace // 8, timings, watch)
+                return _build(trt, onnx, precision, profiles, log, workspace // 8, timings, watch)
             except _GaveUp as again:
                 raise EngineFault(
                     f"{onnx}: TensorRT {trt.__version__} built no engine ({precision.value}): {again}"
@@ -97,7 +97,7 @@ def _build(
     trt: Any,
     onnx: Path,
     precision: Precision,
-    rows: tuple[int, ...],
+    profiles: Sequence[Shapes],
     log: Log,
     workspace: int,
     timings: bytes,
@@ -119,9 +119,9 @@ def _build(
     if release.precision_flags and precision is not Precision.FP32:
         config.set_flag(getattr(trt.BuilderFlag, precision.name))
         _store_in(trt, network, precision)
-    for count in rows:
-        if config.add_optimization_profile(_profile(builder, network, count)) < 0:
-            raise EngineFault(f"{onnx}: TensorRT refused a profile of {count} rows: {log.reason('no reason given')}")
+    for shapes in profiles:
+        if config.add_optimization_profile(_profile(builder, shapes)) < 0:
+            raise EngineFault(f"{onnx}: TensorRT refused the profile {dict(shapes)}: {log.reason('no reason given')}")
     if not release.shared_profiles:
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     _use_timings(config, timings)
@@ -145,13 +145,10 @@ def _store_in(trt: Any, network: Any, precision: Precision) -> None:
             tensor.allowed_formats = 1 << int(trt.TensorFormat.LINEAR)
 
 
-def _profile(builder: Any, network: Any, count: int) -> Any:
+def _profile(builder: Any, shapes: Shapes) -> Any:
     profile = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        if tensor.name in ROW_INPUTS:
-            shape = (count, *tuple(tensor.shape)[1:])
-            profile.set_shape(tensor.name, shape, shape, shape)
+    for name, shape in shapes.items():
+        profile.set_shape(name, shape, shape, shape)
     return profile
 
 

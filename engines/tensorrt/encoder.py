@@ -198,20 +198,18 @@ class TensorRtEncoder:
     def _full_execution(self, cache: _Planes) -> Execution:
         rows = self._places(cache, "")
         addresses = {"patches": self._pixels.addresses["patches"], "features": self._outputs, **rows}
-        return self._execution("encode_full", 0, None, addresses)
+        return self._execution("encode_full", 0, addresses)
 
     def _rows_execution(self, profile: int, count: int, packed: Packed, new: int) -> _Rows:
         rows = self._planes(new, count)
         inputs = {name: packed.addresses[name] for name in ("patches", "position", "row_bias", "cache_bias")}
         kept = self._places(self._cache, "_in") | self._places(rows, "")
         addresses = {**inputs, **kept, "features": self._outputs}
-        return _Rows(count, self._execution("select_rows", profile, count, addresses), packed, rows)
+        return _Rows(count, self._execution("select_rows", profile, addresses), packed, rows)
 
-    def _execution(self, graph: str, profile: int, rows: int | None, addresses: dict[str, int]) -> Execution:
+    def _execution(self, graph: str, profile: int, addresses: dict[str, int]) -> Execution:
         engine = self._runtime.engines[graph]
-        execution = engine.context(
-            profile, self._stream, scratch=self._scratch, scratch_bytes=self._scratch_bytes, rows=rows
-        )
+        execution = engine.context(profile, self._stream, scratch=self._scratch, scratch_bytes=self._scratch_bytes)
         own = engine.own_bytes()
         self._runtime.memory.count("scratch", own, own)
         self._executions.append((execution, own))

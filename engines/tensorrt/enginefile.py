@@ -35,7 +35,8 @@ RECIPE = 1
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Everything that an engine depends on. graph: SHA-256 of the graph file and of the weights it points to; rows:
-    the row count of each profile, none for a graph of fixed shapes."""
+    the row count of each profile, none for a graph of fixed shapes; slots: of a cache whose length the graph leaves
+    open."""
 
     tensorrt: str
     capability: str
@@ -43,6 +44,7 @@ class Identity:
     graph: str
     precision: str
     rows: tuple[int, ...]
+    slots: int = 0
     recipe: int = RECIPE
 
     def difference(self, other: dict[str, Any]) -> str:

@@ -49,16 +49,17 @@ class Engine:
         """Memory that a context allocates by itself, the most over all profiles."""
         return 0 if self.release.own_scratch else int(self.raw.device_memory_size)
 
-    def context(self, profile: int, stream: Stream, *, scratch: int, scratch_bytes: int, rows: int | None) -> Execution:
-        """A context of one profile, for one thread at a time. rows: the count of that profile, for graphs that have
-        one."""
+    def context(self, profile: int, stream: Stream, *, scratch: int, scratch_bytes: int) -> Execution:
+        """A context of one profile and its shapes, for one thread at a time."""
         if self.release.own_scratch:
             raw = self.raw.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         else:
             raw = self.raw.create_execution_context()
         if raw is None:
             raise EngineFault(f"TensorRT made no execution context: {self._log.reason('probably out of memory')}")
-        if rows is not None:  # profile 0 too: only the first context of an engine gets it by itself
+        shapes = {name: tuple(self.raw.get_tensor_shape(name)) for name in self.inputs}
+        varying = [name for name, shape in shapes.items() if -1 in shape]
+        if varying:  # profile 0 too: only the first context of an engine gets it by itself
             try:
                 raw.set_optimization_profile_async(profile, stream.handle)
             except RuntimeError as error:
@@ -66,10 +67,9 @@ class Engine:
             stream.synchronize()
         if self.release.own_scratch:
             raw.set_device_memory(scratch, scratch_bytes)
-        shapes = {name: tuple(self.raw.get_tensor_shape(name)) for name in self.inputs}
-        for name, shape in shapes.items():
-            if -1 in shape:
-                self.sure(raw.set_input_shape(name, (rows, *shape[1:])), f"shape of {name}, {rows} rows")
+        for name in varying:
+            lowest, *_ = self.raw.get_tensor_profile_shape(name, profile)
+            self.sure(raw.set_input_shape(name, tuple(lowest)), f"shape {tuple(lowest)} of {name}")
         if missing := raw.infer_shapes():
             raise EngineFault(f"TensorRT still lacks shapes of {', '.join(missing)}")
         return Execution(self, raw, stream)

@@ -10,6 +10,11 @@ from engines.tensorrt.releases import Release
 
 MIB = 1 << 20
 _SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+READ_AT_ONCE = (1, 8, 32, 128, 256)
+"""Row counts of the language model: a word of an answer, a question, a picture or some questions side by side."""
+ANSWERS = 16
+"""Logits that one run gives at most."""
+_TEXT = 512
 
 
 class Precision(str, Enum):
@@ -54,6 +59,11 @@ def buckets(manifest: Manifest) -> tuple[int, ...]:
         return manifest.select_buckets
     eights = {min(manifest.tokens, max(8, -(-round(manifest.tokens * share) // 8) * 8)) for share in _SHARES}
     return tuple(sorted(eights))
+
+
+def text_slots(manifest: Manifest) -> int:
+    """Slots of the language model's cache: two pictures, and what is said of them. Longer texts are read elsewhere."""
+    return -(-(2 * manifest.visual_tokens + _TEXT) // 256) * 256
 
 
 def workspace_bytes(free: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ from engines.tensorrt.device import Gpu
 from engines.tensorrt.enginefile import Found, Identity
 from engines.tensorrt.execution import Engine
 from engines.tensorrt.memory import Memory
-from engines.tensorrt.recipe import Precision, buckets, precisions
+from engines.tensorrt.purpose import ENCODER, Purpose
+from engines.tensorrt.recipe import Precision, precisions
 from engines.tensorrt.releases import release_of
-
-GRAPHS = ("encode_full", "select_rows")
 
 
 class TensorRtRuntime:
     """Raises EngineFault, with every reason in words, when there is no engine that can be used.
 
-    precision: None = what suits the device, and FP32 should its outputs stray. folder: of engine files; the model's own
-    place when None. may_build: without, only engines that are there are opened. again: build even what is there, and
-    what was refused before. watch: is told while an engine is built.
+    purpose: which part of the model. precision: None = what suits the device, and FP32 should its outputs stray.
+    folder: of engine files; the model's own place when None. may_build: without, only engines that are there are
+    opened. again: build even what is there, and what was refused before. watch: is told while an engine is built.
 
     precision_ (attribute `precision`), notes: what was chosen, and what happened on the way, a sentence each.
     """
@@ -36,6 +34,7 @@ class TensorRtRuntime:
         model: Model,
         gpu: Gpu,
         *,
+        purpose: Purpose = ENCODER,
         precision: str | None = None,
         folder: Path | None = None,
         may_build: bool = True,
@@ -50,11 +49,11 @@ class TensorRtRuntime:
                 "--system-site-packages"
             ) from error
         self._trt: Any = trt
-        self.model, self.gpu = model, gpu
+        self.model, self.gpu, self.purpose = model, gpu, purpose
         self.version = str(trt.__version__)
         self.release = release_of(self.version)
         self.folder = folder or enginefile.folder_for(model.manifest.name)
-        self.rows = buckets(model.manifest)
+        self.rows, self.slots = purpose.rows(model.manifest), purpose.slots(model.manifest)
         self.memory = Memory(gpu)
         self.notes: tuple[str, ...] = ()
         self.checks: tuple[dict[str, Any], ...] = ()
@@ -64,6 +63,8 @@ class TensorRtRuntime:
         self._watch = watch or Watch()
         self._may_build, self._again = may_build, again
         self.precision = Precision.FP32
+        if missing := purpose.missing(model.manifest):
+            raise EngineFault(f"{model.folder}: lacks the graphs {', '.join(missing)}; import the model again")
         refused = []
         for candidate in precisions(precision, self.release, gpu.capability):
             self.precision = candidate
@@ -73,7 +74,9 @@ class TensorRtRuntime:
                 return
             refused.append(f"{candidate.value}: {reason}")
             self.notes += (refused[-1],)
-        raise EngineFault(f"TensorRT {self.version} has no engine for {model.manifest.name}: {'; '.join(refused)}")
+        raise EngineFault(
+            f"TensorRT {self.version} has no {purpose.name} engine for {model.manifest.name}: {'; '.join(refused)}"
+        )
 
     def note(self, sentence: str) -> None:
         """Add to the notes, once."""
@@ -82,15 +85,15 @@ class TensorRtRuntime:
 
     def _open(self) -> str:
         """Engines of the present precision; the reason why there are none, else empty."""
-        found = {} if self._again else {graph: self._look(graph) for graph in GRAPHS}
+        found = {} if self._again else {graph: self._look(graph) for graph in self.purpose.graphs}
         if refused := [one.refused for one in found.values() if one.refused]:
             return f"{refused[0]} (found when it was built; `stillwatch model build --again` tries anew)"
         plans = {graph: one.plan for graph, one in found.items() if one.plan is not None}
         reasons = [one.reason for one in found.values() if one.reason]
-        if len(plans) == len(GRAPHS):
+        if len(plans) == len(self.purpose.graphs):
             try:
                 self._load(plans)
-                self.checks = found[GRAPHS[0]].checks
+                self.checks = found[self.purpose.graphs[0]].checks
                 return ""
             except EngineFault as fault:
                 reasons = [str(fault)]
@@ -105,17 +108,17 @@ class TensorRtRuntime:
     def _build(self) -> str:
         """Build, verify and install; the reason of a refusal, else empty. Raises EngineFault."""
         with enginefile.locked(self.folder):
-            if not self._again and all(self._look(graph).plan for graph in GRAPHS):
+            if not self._again and all(self._look(graph).plan for graph in self.purpose.graphs):
                 return self._open()  # somebody else has built them meanwhile
             timings = self.folder / f"timings-{self.version}-{self._capability}.cache"
             measured = timings.read_bytes() if timings.is_file() else b""
             plans = {}
-            for graph in GRAPHS:
+            for graph in self.purpose.graphs:
                 built = build(
                     self._trt,
                     self.model.graph(graph),
                     self.precision,
-                    self._rows_of(graph),
+                    self.purpose.profiles(self.model.manifest, graph),
                     log=self._log,
                     free_bytes=self.gpu.free_bytes(),
                     timings=measured,
@@ -132,9 +135,7 @@ class TensorRtRuntime:
 
     def _verify(self) -> str:
         """Compare with ONNX Runtime; what strays, else empty."""
-        from engines.tensorrt.verification import compare
-
-        checks = compare(self)
+        checks = self.purpose.compare(self)
         self.checks = tuple(asdict(check) for check in checks)
         strayed = [str(check) for check in checks if not check.passed]
         if strayed:
@@ -163,17 +164,10 @@ class TensorRtRuntime:
             l4t=enginefile.l4t(),
             graph=enginefile.hash_of(self.model, graph),
             precision=self.precision.value,
-            rows=self._rows_of(graph),
+            rows=self.rows if self.purpose.varies(self.model.manifest, graph) else (),
+            slots=self.slots,
         )
-
-    def _rows_of(self, graph: str) -> tuple[int, ...]:
-        return self.rows if graph == "select_rows" else ()
 
     @property
     def _capability(self) -> str:
         return ".".join(map(str, self.gpu.capability))
-
-
-def graphs_missing(model: Model) -> Sequence[str]:
-    """Graphs for TensorRT that the model's folder lacks."""
-    return [graph for graph in GRAPHS if graph not in model.manifest.graphs]

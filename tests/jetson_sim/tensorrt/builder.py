@@ -171,7 +171,7 @@ class Builder:
             "profiles": [{name: one[1] for name, one in profile._shapes.items()} for profile in config._profiles],
             "ranges": [profile._shapes for profile in config._profiles],
             "tensors": [
-                (tensor.name, tensor.is_network_input, tensor.shape, tensor.dtype.name)
+                (tensor.name, tensor.is_network_input, tensor.shape, tensor.dtype.name, tensor._sizes)
                 for tensor in [*network._inputs, *network._outputs]
             ],
             "crc": zlib.crc32(graph),

@@ -75,8 +75,9 @@ class ICudaEngine:
         self._header, self._graph, self._logger = header, graph, logger
         self._tensors = {
             name: (TensorIOMode.INPUT if into else TensorIOMode.OUTPUT, Dims(shape), DataType[kind])
-            for name, into, shape, kind in header["tensors"]
+            for name, into, shape, kind, _ in header["tensors"]
         }
+        self._sizes = {name: sizes for name, *_, sizes in header["tensors"]}
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -251,6 +252,8 @@ class IExecutionContext:
             return self._refuse("[executionContext.cpp::enqueueInternal] simulated failure")
         if missing := self.infer_shapes():
             return self._refuse(f"shapes of {missing} are not set")
+        if self._letters() is None:
+            return self._refuse("IExecutionContext::enqueueV3: dimensions of one name have different values")
         if unset := [name for name in self.engine._tensors if not self._addresses.get(name)]:
             return self._refuse(f"Address is not set for {unset[0]}")
         if not OLD and self._memory is None:
@@ -262,20 +265,28 @@ class IExecutionContext:
             raise ContractBroken("two threads use one IExecutionContext at a time")
         try:
             # Addresses and shapes are those of this moment; memory is read when the stream gets there.
-            work = self._work(dict(self._addresses), dict(self._shapes))
+            work = self._work(dict(self._addresses))
             machine.counts["inference"] += 1
             machine.queue(stream_handle, work)
         finally:
             self._running.release()
         return True
 
-    def _work(self, addresses: dict[str, int], shapes: dict[str, Dims]) -> Any:
+    def _letters(self) -> dict[str, int] | None:
+        """What the names of dimensions stand for; None where inputs disagree."""
+        found: dict[str, int] = {}
+        for name, shape in self._shapes.items():
+            for size, value in zip(self.engine._sizes[name], shape, strict=True):
+                if isinstance(size, str) and found.setdefault(size, value) != value:
+                    return None
+        return found
+
+    def _work(self, addresses: dict[str, int]) -> Any:
         engine = self.engine
-        sizes = {shape[0] for shape in shapes.values()}
-        rows = sizes.pop() if len(sizes) == 1 else None
+        letters = self._letters() or {}
 
         def view(name: str) -> Any:
-            shape = [rows if size == -1 else size for size in shapes.get(name, engine.get_tensor_shape(name))]
+            shape = [letters[size] if isinstance(size, str) else size for size in engine._sizes[name]]
             kind = engine.get_tensor_dtype(name)
             raw = machine.at(addresses[name], int(np.prod(shape)) * kind.itemsize)
             return raw.view(np.uint16 if kind.name == "BF16" else nptype(kind)).reshape(shape)

@@ -23,6 +23,7 @@ class ITensor:
         self.is_network_input, self.is_network_output = is_input, not is_input
         dims = value.type.tensor_type.shape.dim
         self.shape = Dims(d.dim_value if d.HasField("dim_value") else -1 for d in dims)
+        self._sizes = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims]
         # Before 10 the parser turns 64-bit integers into 32-bit ones.
         self._dtype = DataType["INT32" if OLD and kind == "INT64" else _KINDS[kind]]
         self.allowed_formats = (1 << len(TensorFormat)) - 1
