@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import EngineFault
+from engines.preprocess import OnDevice
 from engines.tensorrt.device import Block, Replay, Stream
 from engines.tensorrt.graphs import Driver
 
@@ -83,6 +84,12 @@ class CudaGpu:
 
     def record(self, stream: Stream, queue: Callable[[], None]) -> Replay:
         return Driver(self._libcuda).record(stream.handle, queue)
+
+    def gather(
+        self, picture: OnDevice, slots: int, fine: int, coarse: int, out: int, stream: Stream, **format: Any
+    ) -> None:
+        with self._faults("kernel that gathers patches"):
+            picture.gather(slots, fine, coarse, out, _raw(stream), **format)
 
     def upload(self, address: int, data: NDArray[Any], stream: Stream) -> None:
         with self._faults("copy to the GPU"):

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from engines.preprocess import OnDevice
+
 
 class Stream(Protocol):
     """An order of work on the GPU."""
@@ -64,6 +66,23 @@ class Gpu(Protocol):
 
     def record(self, stream: Stream, queue: Callable[[], None]) -> Replay:
         """Record what `queue` gives to the stream, instead of carrying it out."""
+        ...
+
+    def gather(
+        self,
+        picture: OnDevice,
+        slots: int,
+        fine: int,
+        coarse: int,
+        out: int,
+        stream: Stream,
+        *,
+        patch: int,
+        cols: int,
+        scale: tuple[float, float, float],
+        shift: tuple[float, float, float],
+    ) -> None:
+        """`OnDevice.gather`."""
         ...
 
     def upload(self, address: int, data: NDArray[Any], stream: Stream) -> None: ...

@@ -20,7 +20,7 @@ def size_of(fields: Fields) -> int:
 
 class Packed:
     """Views into a staging buffer, uint8 (at least `size_of(fields)`,), and the addresses of their copies on the GPU,
-    which begin at `address`."""
+    which begin at `address`. used: what is to be copied; but_last: without the last field."""
 
     def __init__(self, fields: Fields, staging: NDArray[Any], address: int) -> None:
         self.views: dict[str, NDArray[Any]] = {}
@@ -32,4 +32,5 @@ class Packed:
             self.addresses[name] = address + start
             start += aligned(nbytes)
         self.used = staging[:start]
+        self.but_last = staging[: self.addresses[name] - address]
         self.address = address
