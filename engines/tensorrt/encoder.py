@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from config.errors import EngineFault
 from engines.plan import EncodePlan, TokenMap
-from engines.preprocess import Preprocessor
+from engines.preprocess import OnDevice, Preprocessor, on_device
 from engines.slots import Moves, Slots
 from engines.tensorrt.execution import Execution
 from engines.tensorrt.memory import aligned
@@ -49,9 +49,10 @@ class _Rows:
 class TensorRtEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its engines.
 
-    Keys and values (L, 2, H, T, dh) stay on the GPU. A frame sends its dirty patches in one copy, runs the selective
-    engine at the next larger row count, has a kernel write the new rows into the cache, and reads the new features
-    back: one wait, and no copy of the cache. A frame with nothing to encode doesn't touch the GPU.
+    Keys and values (L, 2, H, T, dh) stay on the GPU. A frame sends what is dirty in one copy, runs the selective engine
+    at the next larger row count, has a kernel write the new rows into the cache, and reads the new features back: one
+    wait, and no copy of the cache. Patches of a picture that was made on the GPU are gathered there, right into the
+    engine's input; those of any other are sent along. A frame with nothing to encode doesn't touch the GPU.
 
     refresh: rows that only fill up a count are spent on the tokens that were encoded longest ago; without, they are
     masked, and nobody sees them. graphs: replay recorded CUDA graphs, where that works. crossover: as in `Encoder`;
@@ -159,6 +160,11 @@ class TensorRtEncoder:
         outputs = tokens * manifest.dim * _FLOAT.itemsize
         self._outputs, self._read = self._allocate("outputs", outputs), self._gpu.staging(outputs).view(_FLOAT)
         self._pixels = Packed({"patches": ((tokens, pixels), _FLOAT)}, self._staged, self._inputs)
+        self._every = self._allocate("inputs", tokens * _INDEX.itemsize)
+        every = self._staged[: tokens * _INDEX.itemsize]
+        every.view(_INDEX)[:] = np.arange(tokens)
+        self._gpu.upload(self._every, every, self._stream)
+        self._stream.synchronize()
         self._full = self._full_execution(self._cache)
         self._rows = [
             self._rows_execution(profile, count, Packed(fields[count], self._staged, self._inputs), new)
@@ -181,6 +187,7 @@ class TensorRtEncoder:
             "cache_bias": ((tokens,), _FLOAT),
             "row_bias": ((count,), _FLOAT),
             "position": ((count, 4), position),
+            "slots": ((count,), _INDEX),
             "patches": ((count, 3 * self._manifest.patch_size**2), _FLOAT),
         }
 
@@ -242,8 +249,12 @@ class TensorRtEncoder:
 
     def _run_full(self, execution: Execution, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (T, D) of a full encode, valid until the next run."""
-        self._pre.patches(picture, out=self._pixels.views["patches"])
-        self._gpu.upload(self._inputs, self._pixels.used, self._stream)
+        made = self._on_gpu(picture)
+        if made is None:
+            self._pre.patches(picture, out=self._pixels.views["patches"])
+            self._gpu.upload(self._inputs, self._pixels.used, self._stream)
+        else:
+            self._gather(made, self._every, self._manifest.tokens, 0, self._pixels.addresses["patches"])
         execution.run()
         return self._features_back(self._manifest.tokens)
 
@@ -267,11 +278,18 @@ class TensorRtEncoder:
         views["row_bias"][: len(fine)], views["row_bias"][len(fine) : n] = 0, _COARSE
         views["position"][:] = 0
         views["position"][: len(fine)], views["position"][len(fine) : n] = fine[:, None], four
-        views["patches"][n:] = 0
-        self._pre.patches(picture, fine, views["patches"])
-        self._pre.coarse_patches(picture, cells, views["patches"][len(fine) :])
-        self._gpu.upload(self._inputs, at_count.packed.used, self._stream)
-        at = at_count.packed.addresses
+        views["slots"][:] = -1
+        views["slots"][: len(fine)], views["slots"][len(fine) : n] = fine, cells
+        at, made = at_count.packed.addresses, self._on_gpu(picture)
+        if made is None:
+            views["patches"][n:] = 0
+            self._pre.patches(picture, fine, views["patches"])
+            self._pre.coarse_patches(picture, cells, views["patches"][len(fine) :])
+            self._gpu.upload(self._inputs, at_count.packed.used, self._stream)
+        else:
+            self._gpu.upload(self._inputs, at_count.packed.but_last, self._stream)
+            if n:
+                self._gather(made, at["slots"], len(fine), at_count.count - len(fine), at["patches"])
         if copied:
             self._scatter(self._cache, at["copied_to"], at["copied_from"], copied)
         if not n:
@@ -284,6 +302,16 @@ class TensorRtEncoder:
         self._features[slots] = self._features_back(n)[source]
         self._encoded_at[slots] = self._now
         return n
+
+    def _on_gpu(self, picture: NDArray[np.uint8]) -> OnDevice | None:
+        made = on_device(picture)
+        return made if made is not None and made.there else None
+
+    def _gather(self, made: OnDevice, slots: int, fine: int, coarse: int, out: int) -> None:
+        """Patches of a picture that was made on the GPU to `out`."""
+        pre, manifest = self._pre, self._manifest
+        size = {"patch": manifest.patch_size, "cols": manifest.grid[1]}
+        self._gpu.gather(made, slots, fine, coarse, out, self._stream, scale=pre.scale, shift=pre.shift, **size)
 
     def _scatter(self, new: _Planes, index: int, source: int, n: int) -> None:
         """Rows `source` of `new` into rows `index` of the cache, in all layers: in one launch where nothing lies
