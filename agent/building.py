@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agent.camera import Camera
 from agent.capture import open_source
@@ -34,6 +36,11 @@ from agent.metrics import Metrics
 from agent.notify import extend_start
 from agent.reporting import CameraReporter
 from agent.runtimes import choose_encoder
+from agent.rules.asking import Asking
+from agent.rules.attendant import Attendant, answers_of
+from agent.rules.book import RuleBook
+from agent.rules.camera import CameraRules
+from agent.rules.telling import RuleTeller
 from agent.service.progress import Progress
 from agent.vision import choose_vision
 from agent.watching import CameraWatch
@@ -71,6 +78,7 @@ class Desk:
     anomaly: AnomalySettings
     change: ChangeSettings
     progress: Progress
+    rules: RuleBook
 
 
 class CameraBuilder:
@@ -97,6 +105,7 @@ class CameraBuilder:
             log.info("image operations", patches=self._vision.patches, flow=self._vision.flow)
             self._decoder = Decoder(self._model, spin=False)
         except BaseException:
+            self._asking = self._stack.enter_context(Asking(self._weigh, self._desk.progress.loop("rules")))
             self._stack.close()
             raise
 
@@ -120,6 +129,7 @@ class CameraBuilder:
         ring = None if clips is None else PacketRing(pre_s=clips.pre_s)
         reporter = self._reporter(name, camera, _evidence(self._desk.archive, ring, clips, camera))
         anomaly = AnomalyModel(manifest.grid, manifest.dim, self._desk.anomaly)
+        attendant = self._attendant(name, camera, reporter)
         watch = CameraWatch(
             vlm,
             Preprocessor(manifest, host_shrink()),
@@ -133,12 +143,14 @@ class CameraBuilder:
             metrics=self._desk.metrics,
             auto=settings.profile == AUTO,
         )
+            followers=attendant.followers,
         return Camera(
             name,
             recorded(_opener(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
             watch,
             reporter,
             retry=self._desk.retry and _may_come_back(camera.source),
+            attendant=attendant,
             packets=ring,
             on_available=self._desk.on_available,
             recall=partial(self._desk.learned.load, name, manifest, anomaly),
@@ -167,9 +179,31 @@ class CameraBuilder:
         )
 
     def _reporter(self, name: str, camera: CameraSettings, evidence: CameraEvidence) -> CameraReporter:
-        manifest, describer, book = self._model.manifest, self._describer, self._desk.book
+    def _attendant(self, name: str, camera: CameraSettings, reporter: CameraReporter) -> Attendant:
+        mute = self._muteness(camera)
+        rules = self._desk.rules.of(name, camera.rules, camera.zones)
+        if mute and rules:
+            log.warning("the rules of this camera are not asked", camera=name, reason=mute)
+        return Attendant(
+            tuple(camera.rules),
+            frozenset(camera.zones),
+            mute,
+            CameraRules(name, rules, self._asking, RuleTeller(reporter)),
+            Moments(),
+            *answers_of(self._decoder, name),
+        )
+
+    def _weigh(self, camera: str, features: NDArray[np.float32], questions: Sequence[str]) -> NDArray[np.float64]:
+        return self._decoder.yes_no_many(features, questions, key=f"{camera} rules")
+
+    def _muteness(self, camera: CameraSettings) -> str:
+        """Why the words of this model mean nothing on this camera, empty when they do."""
+        manifest = self._model.manifest
+        return "" if _rendered(camera) or "rendered" not in manifest.domain else _mute(manifest.name)
+
+        describer, book = self._describer, self._desk.book
         words = _words(self._decoder, name)
-        mute = "" if _rendered(camera) or "rendered" not in manifest.domain else _mute(manifest.name)
+        mute = self._muteness(camera)
         if describer is not None and self.server is not None:
             from agent.describer.request import reduced_jpeg
 

@@ -16,6 +16,7 @@ from agent.capture.worker import CaptureState, CaptureWorker, Phase
 from agent.evidence.ring import PacketRing
 from agent.power.policy import Rung
 from agent.reporting import CameraReporter
+from agent.rules.attendant import Attendant
 from agent.service.progress import Progress
 from agent.watching import CameraWatch
 
@@ -40,6 +41,7 @@ class Camera:
         watch: CameraWatch,
         reporter: CameraReporter,
         *,
+        attendant: Attendant,
         retry: bool,
         packets: PacketRing | None = None,
         on_available: Callable[[str, bool], None] = lambda _camera, _available: None,
@@ -51,6 +53,8 @@ class Camera:
         self._beats = self._progress.loop(f"capture {name}"), self._progress.loop(f"frames {name}")
         self.watch = watch
         self.reporter = reporter
+        self.attendant = attendant
+        """Its rules, and what it saw of late."""
         self.enabled = True
         self._on_available, self._recall = on_available, recall
         self._begun = False

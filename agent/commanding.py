@@ -97,7 +97,7 @@ class CameraCommands:
     def acknowledge(self, command: Command) -> Mapping[str, JsonValue]:
         """`id`, or `camera` for all of its alerts → they are told again with the time at which somebody saw them."""
         if "id" in command.arguments:
-            _only(command, "id")
+            command.only("id")
             wanted = [self._alert(command)]
         else:
             camera = self._camera(command, "camera")
@@ -110,7 +110,7 @@ class CameraCommands:
 
     def feedback(self, command: Command) -> Mapping[str, JsonValue]:
         """`id`, `verdict: normal` → what this anomaly was about is learned as normal."""
-        _only(command, "id", "verdict")
+        command.only("id", "verdict")
         verdict = command.text("verdict")
         if verdict != "normal":
             raise CommandError(f"feedback: expected 'normal' for 'verdict', found {verdict!r:.80}")
@@ -139,14 +139,8 @@ class CameraCommands:
         return {"camera": camera.name, "action": action, "file": path.relative_to(self._folder).as_posix()}
 
     def _camera(self, command: Command, *known: str) -> Camera:
-        """The camera of the command; it may be left out where there is only one."""
-        _only(command, *known)
-        only = next(iter(self._cameras)) if len(self._cameras) == 1 else None
-        name = command.text("camera", only)
-        camera = self._cameras.get(name)
-        if camera is None:
-            raise CommandError(f"{command.name}: no camera {name!r:.80}; known: {', '.join(self._cameras)}")
-        return camera
+        command.only(*known)
+        return camera_of(self._cameras, command)
 
     def _alert(self, command: Command) -> AnyEvent:
         event_id = command.text("id")
@@ -156,11 +150,14 @@ class CameraCommands:
         return found
 
 
-def _only(command: Command, *known: str) -> None:
-    """Refuse what would be passed over in silence."""
-    unknown = sorted(command.arguments.keys() - set(known))
-    if unknown:
-        raise CommandError(f"{command.name}: unknown argument {unknown[0]!r:.80}; expected {', '.join(known)}")
+def camera_of(cameras: Mapping[str, Camera], command: Command) -> Camera:
+    """The camera of a command; it may be left out where there is only one. Raises CommandError."""
+    only = next(iter(cameras)) if len(cameras) == 1 else None
+    name = command.text("camera", only)
+    camera = cameras.get(name)
+    if camera is None:
+        raise CommandError(f"{command.name}: no camera {name!r:.80}; known: {', '.join(cameras)}")
+    return camera
 
 
 def _fresh(camera: Camera, command: Command) -> Frame:

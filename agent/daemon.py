@@ -40,6 +40,8 @@ from agent.mqtt.commands import Command, CommandError
 from agent.mqtt.topics import Topics
 from agent.power.guard import PowerGuard
 from agent.power.sensors import Sensors
+from agent.rules.attending import Attending
+from agent.rules.book import RuleBook
 from agent.service import rescue
 from agent.service.progress import Progress
 from agent.service.supervisor import Supervisor
@@ -112,6 +114,9 @@ class Daemon:
         self._book = self._open_book(settings)
         self._archive = self._open_archive(settings)
         self._learned = Learned(self._folder / "baselines", self._notes)
+        self._rules = RuleBook(self._folder)
+        if self._rules.trouble is not None:
+            self._notes.append(self._rules.trouble)
         self._desk = Desk(
             self._folder,
             self._book,
@@ -122,6 +127,7 @@ class Daemon:
             self._options.retry,
             self._options.anomaly,
             self._options.change,
+            self._rules,
             self.progress,
         )
         self._builder = CameraBuilder(settings, self._desk)
@@ -129,9 +135,11 @@ class Daemon:
         for name in settings.cameras:
             self.cameras.put(self._builder.camera(name, settings))
         self._book.end_interrupted()
+        self._attending = Attending(self.cameras, self._rules, self.topics)
         if settings.mqtt is not None:
             commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._learned.snapshots)
-            address, handlers = broker_address(settings.mqtt), {**commands.handlers, "analysis": self._set_analysis}
+            address = broker_address(settings.mqtt)
+            handlers = {**commands.handlers, **self._attending.handlers, "analysis": self._set_analysis}
             self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers, loop=self.progress.loop))
         self.supervisor = enter(
             Supervisor(
@@ -202,6 +210,8 @@ class Daemon:
             self.supervisor.tick()
             self.power.tick()
             self._teller.tell()
+            if self.link is not None:
+                self._attending.tell(self.link)
             self._learned.write()
             tick()
             if time.monotonic() >= until:

@@ -227,6 +227,8 @@ class CameraWatch:
     def close(self) -> None:
         """After the last frame: end what is open, keep what was learned."""
         self._reporter.interrupted("the agent has stopped watching")
+        for follower in self._followers:
+            follower.interrupted("the agent has stopped watching")
         if self.frames:
             self._keep(self._anomaly, self._now_s)
         self._vlm.close()

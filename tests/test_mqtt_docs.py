@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from agent.events.model import (
     Anomaly,
     AnomalyEvent,
+    AnswerPart,
     BoxStatus,
+    CameraRulesState,
     CameraState,
     CommandResult,
     Condition,
@@ -36,8 +38,10 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "<cam>/change": SemanticChangeEvent,
     "<cam>/health": HealthEvent,
     "<cam>/state": CameraState,
+    "<cam>/rules": CameraRulesState,
     "status": BoxStatus,
     "cmd/<name>/result": CommandResult,
+    "cmd/<name>/part": AnswerPart,
 }
 
 
@@ -57,7 +61,8 @@ def test_every_field_of_events_is_explained() -> None:
     explained = {
         name for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
-    published = {name for model in (AnomalyEvent, RuleEvent, SemanticChangeEvent, HealthEvent) for name in model.model_fields}
+    events = (AnomalyEvent, RuleEvent, SemanticChangeEvent, HealthEvent)
+    published = {name for model in events for name in model.model_fields}
     assert explained == published
 
 
@@ -73,7 +78,7 @@ def test_the_topics_are_those_of_the_code() -> None:
         )
     }
     published |= {topics.state("C"), topics.camera_availability("C"), topics.analysis_state("C")}
-    published |= {topics.availability, topics.status, topics.result("N")}
+    published |= {topics.availability, topics.status, topics.result("N"), topics.part("N"), topics.rules("C")}
     taken = {"R/D/cmd/N", "R/D/C/analysis/set"}
     assert all(topics.command(topic) is not None for topic in taken)
     told = {"R/D/" + topic.replace("<cam>", "C").replace("<name>", "N") for topic, _, _ in rows}

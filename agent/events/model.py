@@ -368,6 +368,45 @@ class CommandResult(Document):
     error: Text | None = None
 
 
+class AnswerPart(Document):
+    """`cmd/<name>/part`, or the response topic of the command: a piece of an answer that is being made. part: counts
+    from 0. at: the moment in front of the camera that it is about, null for now."""
+
+    v: Literal[1] = 1
+    ts: Timestamp
+    device: str
+    command: str
+    request_id: str | None = None
+    part: Annotated[int, Field(ge=0)]
+    text: Text
+    at: Timestamp | None = None
+
+
+class RuleStatus(Document):
+    """One rule of a camera. source: `file`, the configuration, or `command`. watching: its schedule lets it. answer:
+    probability of yes, null before the first. alert: one is open."""
+
+    name: str
+    ask: Text
+    zone: str | None
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    severity: Severity
+    source: Literal["file", "command"]
+    watching: bool
+    answer: Annotated[float, Field(ge=0, le=1)] | None
+    alert: bool
+
+
+class CameraRulesState(Document):
+    """`<camera>/rules`: the rules of one camera and where they stand. Retained. degraded: why they are not asked."""
+
+    v: Literal[1] = 1
+    device: str
+    camera: str
+    rules: tuple[RuleStatus, ...]
+    degraded: tuple[Text, ...] = ()
+
+
 def json_schemas() -> dict[str, dict[str, Any]]:
     """JSON Schema of every published document as it is sent, by name."""
     adapters: dict[str, TypeAdapter[Any]] = {
@@ -383,6 +422,8 @@ def json_schemas() -> dict[str, dict[str, Any]]:
                 "camera_state": CameraState,
                 "status": BoxStatus,
                 "command_result": CommandResult,
+                "answer_part": AnswerPart,
+                "rules": CameraRulesState,
             }.items()
         },
     }

@@ -10,13 +10,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import count
 
 import structlog
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from agent.events.model import CommandResult
+from agent.events.model import AnswerPart, CommandResult
 from agent.mqtt.session import Incoming
 from agent.mqtt.topics import ANALYSIS, Topics
 from config.errors import StillwatchError
@@ -32,13 +33,24 @@ class CommandError(StillwatchError):
     """A command that can't be done as it was given; the message is the answer."""
 
 
+Tell = Callable[[str, datetime | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command, checked as far as its form goes. camera, enabled: of `<camera>/analysis/set` only."""
+    """One command, checked as far as its form goes. camera, enabled: of `<camera>/analysis/set` only. tell: sends a
+    piece of the answer ahead of the result: words, and the moment that they are about."""
 
     name: str
     arguments: Mapping[str, JsonValue]
     request_id: str | None = None
+    tell: Tell = lambda _text, _at: None
+
+    def only(self, *known: str) -> None:
+        """Refuse arguments that would be passed over in silence. Raises CommandError."""
+        unknown = sorted(self.arguments.keys() - set(known))
+        if unknown:
+            raise CommandError(f"{self.name}: unknown argument {unknown[0]!r:.80}; expected {', '.join(known)}")
 
     def text(self, key: str, default: str | None = None) -> str:
         """The argument, which must be a text. Raises CommandError."""
@@ -107,6 +119,8 @@ class CommandDesk:
             if handler is None:
                 known = ", ".join(sorted(self._handlers.keys() - {ANALYSIS})) or "none"
                 raise CommandError(f"unknown command {command.name!r:.80}; known: {known}")
+            numbers = count()
+            command = replace(command, tell=lambda text, at: self._part(message, request_id, next(numbers), text, at))
             return self._result(message, request_id, result=dict(handler(command)))
         except StillwatchError as error:
             return self._result(message, request_id, error=str(error))
@@ -158,8 +172,25 @@ class CommandDesk:
             error=error,
         )
 
+    def _part(self, message: Incoming, request_id: str | None, number: int, text: str, at: datetime | None) -> None:
+        name, _ = self._topics.command(message.topic) or ("unknown", None)
+        part = AnswerPart(
+            ts=datetime.now(timezone.utc),
+            device=self._topics.device,
+            command=name,
+            request_id=request_id,
+            part=number,
+            text=text,
+            at=at,
+        )
+        self._reply(message, self._topics.part(name), part.model_dump_json())
+
     def _answer(self, message: Incoming, result: CommandResult) -> None:
+        self._reply(message, self._topics.result(result.command), result.model_dump_json())
+
+    def _reply(self, message: Incoming, otherwise: str, payload: str) -> None:
+        """To the topic that the message asks for, where it is not one of ours."""
         topic = message.reply_to
         if not topic or any(sign in topic for sign in "+#\0") or topic.startswith("$") or self._topics.owns(topic):
-            topic = self._topics.result(result.command)
-        self._send(Reply(topic, result.model_dump_json(), message.correlation))
+            topic = otherwise
+        self._send(Reply(topic, payload, message.correlation))

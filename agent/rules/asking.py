@@ -12,6 +12,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agent.service.progress import Beat
+
 log = structlog.get_logger()
 
 Weigh = Callable[[str, NDArray[np.float32], Sequence[str]], NDArray[np.float64]]
@@ -30,13 +32,15 @@ class _Asked:
 
 class Asking:
     """Cameras take turns. A camera hands over one set of questions at a time, and its next one when it was answered:
-    that bounds what waits. Each is answered once, from this thread, unless `close` comes first."""
+    that bounds what waits. Each is answered once, from this thread, unless `close` comes first. beat: the heart of the
+    thread."""
 
-    def __init__(self, weigh: Weigh) -> None:
+    def __init__(self, weigh: Weigh, beat: Beat | None = None) -> None:
         self._weigh = weigh
+        self._beat = beat or Beat("rules")
         self._waiting: deque[_Asked] = deque()
         self._changed = threading.Condition()
-        self._busy = self._closed = False
+        self._closed = False
         self._fault: str | None = None
         self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
         self._thread.start()
@@ -46,11 +50,6 @@ class Asking:
         with self._changed:
             self._waiting.append(_Asked(camera, features, questions, answered))
             self._changed.notify_all()
-
-    def finish(self, timeout_s: float) -> bool:
-        """Wait until everything is answered; False when that took longer."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Drop what waits; the question being asked is not waited for longer than this. A second call does nothing."""
@@ -71,13 +70,12 @@ class Asking:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+                self._beat.idle()
                 self._changed.wait_for(lambda: self._closed or self._waiting)
                 if self._closed:
                     return
                 asked = self._waiting.popleft()
-                self._busy = True
+                self._beat.beat()
             self._answer(asked)
 
     def _answer(self, asked: _Asked) -> None:
