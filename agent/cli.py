@@ -129,6 +129,51 @@ def demo(
 
 
 @app.command()
+def watch(
+    broker: Annotated[str | None, typer.Option(help="mqtt://HOST:PORT or mqtts://HOST:PORT.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The configuration that an agent runs with: its broker, root and credentials.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Only this box.")] = "+",
+    root: Annotated[str | None, typer.Option(help="First level of the topics, when it is not `stillwatch`.")] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="Only this camera; may be given more than once.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Only anomaly, rule, semantic_change or health; may be given more than once."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON a telling, for a pipe.")] = False,
+    seconds: Seconds = None,
+) -> None:
+    """Follow what agents tell, live: events as they come, and what goes on now; until Ctrl-C."""
+    from rich.console import Console
+
+    from agent.events.form import kinds
+    from agent.live import Wanted, watch_lines, watch_screen
+    from agent.mqtt.address import BrokerAddress
+    from agent.signals import stopped_by_signals
+    from config.errors import ConfigError
+
+    if (broker is None) == (config is None):
+        raise typer.BadParameter("give either --broker or --config")
+    if unknown := [name for name in kind or () if name not in kinds()]:
+        raise typer.BadParameter(f"expected one of {', '.join(kinds())}, found {unknown[0]!r}", param_hint="--kind")
+    if broker is not None:
+        address = BrokerAddress.parse(broker)
+    else:
+        mqtt = _settings(config, {}).mqtt
+        if mqtt is None:
+            raise ConfigError(f"{config}: no mqtt.url: there is no broker to listen to")
+        address, root = BrokerAddress.of(mqtt), root or mqtt.root
+    wanted = Wanted(root or "stillwatch", device, camera or (), kind or ())
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        if as_json:
+            watch_lines(address, wanted, stop, seconds)
+        else:
+            watch_screen(address, wanted, stop, Console(soft_wrap=True), seconds)
+
+
+@app.command()
 def describe(
     source: Annotated[str, typer.Argument(metavar="IMAGE|CLIP")],
     seconds: Seconds = None,

@@ -22,6 +22,7 @@ from agent.camera import Camera
 from agent.daemon import Daemon, RunOptions
 from agent.events.model import AnyEvent, EventType
 from agent.insight.anomaly import AnomalySettings
+from agent.lines import event_line, word
 from agent.mqtt.broker import LocalBroker
 from agent.reporting import TEXT
 from agent.signals import stopped_by_signals
@@ -34,8 +35,6 @@ SOURCES = {
     "street": "scene:street?seed=7&light=day&fps=10",
     "office": "scene:office?seed=141&light=day&objects=1&fps=5",
 }
-_STYLES = {"anomaly": "bold red", "rule": "bold magenta", "semantic_change": "cyan", "health": "yellow"}
-_WORDS = {"anomaly": "anomaly", "rule": "rule", "semantic_change": "change", "health": "health"}
 _PIPE_EVERY_S = 10.0
 
 
@@ -57,39 +56,6 @@ class EventLines:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-def event_line(event: AnyEvent) -> Text:
-    """`12:00:03  street  change   A red car on the left.  at [120, 80, 60, 40]`."""
-    said = event.text
-    if event.kind == "anomaly":
-        streams = " and ".join(str(stream) for stream in _as_list(event.evidence.get("streams")))
-        said = f"unusual {streams}, score {event.score or 0:.1f}" + (f": {event.text}" if event.text else "")
-        if event.type is EventType.END:
-            said = f"over after {event.evidence.get('seen_for_s', 0)} s"
-    elif event.kind == "rule":
-        said = f"{event.rule}, {event.score or 0:.0%} sure" + (f": {event.text}" if event.text else "")
-        if event.type is EventType.END:
-            said = f"{event.rule} is over after {event.duration_s or 0:.1f} s"
-    elif event.kind == "health":
-        said = "back" if event.type is EventType.END else f"{event.condition.value}: {event.text}"
-    elif event.kind == "semantic_change" and not event.text:
-        said = "the scene has changed"
-    line = Text()
-    at = event.ts if event.type is EventType.END or event.frame_ts is None else event.frame_ts
-    line.append(at.astimezone().strftime("%H:%M:%S"), "dim")
-    line.append(f"  {event.camera}")
-    line.append(f"  {_WORDS[event.kind]:<8} ", _STYLES[event.kind])
-    line.append(said)
-    if event.region is not None and event.type is not EventType.END:
-        line.append(f"  at {list(event.region)}", "dim")
-    if event.degraded:
-        line.append(f"  ({'; '.join(event.degraded)})", "dim")
-    return line
-
-
-def _as_list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 class ProgressLine:
@@ -179,7 +145,7 @@ def _broker(console: Console, stack: ExitStack) -> Mqtt | None:
 def _summary(console: Console, cameras: Sequence[Camera], lines: EventLines, daemon: Daemon) -> None:
     watches = [camera.watch for camera in cameras]
     modes = sum((watch.modes for watch in watches), Counter[str]())
-    events = ", ".join(f"{count} {_WORDS[kind]}" for kind, count in lines.counts.most_common()) or "none"
+    events = ", ".join(f"{count} {word(kind)}" for kind, count in lines.counts.most_common()) or "none"
     unsent = "" if daemon.link is None else f"; {daemon.unsent or 'none'} not yet taken by the broker"
     dropped = sum(camera.dropped for camera in cameras)
     rows = {
