@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import models
+from agent.remote import commands as remote_commands
 from config.errors import StillwatchError
 
 if TYPE_CHECKING:
     from agent.coherence.settings import CoherenceSettings
+    from config.settings import Camera as CameraSettings
     from config.settings import Settings
 
 app = typer.Typer(
@@ -27,12 +29,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 config_app = typer.Typer(
-    help="Check, show and describe configuration files.", no_args_is_help=True, rich_markup_mode=None
+    help="Check, show and describe configuration files; change a box from afar.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 app.add_typer(config_app, name="config")
+remote_commands.register(config_app)
 anomaly_app = typer.Typer(help="Score how unusual clips are.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(anomaly_app, name="anomaly")
 app.add_typer(models.app, name="model")
+
+rules_app = typer.Typer(help="Try rules on clips.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(rules_app, name="rules")
 
 ModelName = Annotated[str, typer.Option("--model", help="A name from `stillwatch model list`, or a folder.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds.")]
@@ -409,10 +417,11 @@ def test_alert(
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of everything that is published, by name."""
+    """Print the JSON Schema of everything that is published, and of remote configuration, by name."""
     from agent.events.model import json_schemas
+    from agent.remote.documents import json_schemas as remote_schemas
 
-    _print_json(json_schemas())
+    _print_json(json_schemas() | remote_schemas())
 
 
 @anomaly_app.command("score")
@@ -440,6 +449,59 @@ def anomaly_score(
     highest = max(range(len(scores.scores)), key=scores.scores.__getitem__)
     where = ", ".join(str(number) for number in scores.regions[highest])
     typer.echo(f"{len(scores.scores)} frames; the most unusual is {highest}: {scores.scores[highest]:.2f} at {where}")
+
+
+@rules_app.command("test")
+def rules_test(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="A video, a folder of images, scene:… with seconds=.")],
+    config: Annotated[Path, typer.Option(help="The configuration that has the rules.")],
+    camera: Annotated[str | None, typer.Option(help="Whose rules; not needed where there is only one camera.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help='What is true: {"RULE": [[from, to], …]}, seconds of the clip.')
+    ] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="Write probabilities and alerts here.")] = None,
+) -> None:
+    """Say when each rule would have fired, and which threshold would have been best. Schedules don't count."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from agent.asking import knows
+    from agent.bench.clips import Clip
+    from agent.rules.backtest import BackTest, read_truth
+    from agent.rules.showing import lines, table
+    from engines.manifest import find_model, load_model
+
+    if Clip.of(clip).endless:
+        raise typer.BadParameter(f"{clip} never ends; add seconds=… to it, or :FIRST-LAST", param_hint="CLIP")
+    settings = _settings(config, {})
+    name, chosen = _camera_with_rules(settings, config, camera)
+    known = None if truth is None else read_truth(truth, chosen.rules)
+    model = load_model(find_model(settings.model))
+    _warn(knows(model, clip), model.manifest.name)
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(clip, total=None)
+        reports = BackTest(model, chosen).run(clip, known, lambda done: shown.update(task, completed=done))
+    if json_to is not None:
+        _write_json(json_to, {"clip": clip, "camera": name, "rules": [report.as_json() for report in reports]})
+    Console(width=None if sys.stdout.isatty() else 160).print(table(reports))
+    for report in reports:
+        for line in lines(report):
+            typer.echo(line)
+
+
+def _camera_with_rules(settings: Settings, config: Path, camera: str | None) -> tuple[str, CameraSettings]:
+    """Raises ConfigError when it is not clear which camera is meant, or it has no rules."""
+    from config.errors import ConfigError
+
+    names = [name for name, each in settings.cameras.items() if each.rules]
+    if camera is None and len(names) == 1:
+        camera = names[0]
+    if camera not in names:
+        found = "none" if camera is None else repr(camera)
+        raise ConfigError(
+            f"{config}: --camera: expected one with rules ({', '.join(names) or 'none has'}), found {found}"
+        )
+    return camera, settings.cameras[camera]
 
 
 @config_app.command("check")
