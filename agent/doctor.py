@@ -20,7 +20,7 @@ from agent import __version__
 from agent.capture.jetson_choice import missing
 from agent.mqtt.broker import MISSING, find_mosquitto
 from agent.power.sensors import Sensors
-from agent.runtimes import EncoderChoice, choose_encoder
+from agent.runtimes import DecoderChoice, EncoderChoice, choose_decoder, choose_encoder
 from agent.vision import choose_vision
 from config.errors import ConfigError, DescriberError, EngineFault, ModelError
 from config.settings import Describer
@@ -82,14 +82,16 @@ def examine(
     model: dict[str, Any] = {"name": model_name, "checked": False}
     timings: dict[str, float] = {}
     encoder: EncoderChoice | None = None
+    decoder: DecoderChoice | None = None
     try:
         loaded = load_model(find_model(model_name))
         model = _describe(loaded)
         timings = _time(loaded)
         encoder = choose_encoder(loaded, has=has, may_build=False)
+        decoder = choose_decoder(loaded, beside=encoder, has=has, may_build=False)
     except (ModelError, EngineFault) as error:
         problems.append(str(error))
-    parts, server = {**_parts(has, encoder), "power": _power(Sensors(sysfs))}, None
+    parts, server = {**_parts(has, encoder, decoder), "power": _power(Sensors(sysfs))}, None
     if describer is not None:
         from agent.describer.chat import server_name
 
@@ -117,7 +119,7 @@ def examine(
     )
 
 
-def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None) -> dict[str, Part]:
+def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None, decoder: DecoderChoice | None) -> dict[str, Part]:
     import onnxruntime
 
     vision = choose_vision(has=has)
@@ -138,8 +140,11 @@ def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None) -> dict[st
             ),
         ),
         "decoder": Part(
-            f"ONNX Runtime {onnxruntime.__version__} on the CPU",
-            ("TensorRT runs the encoder only; a vision server on the GPU can give words: see `describer`.",),
+            decoder.used if decoder else "nothing: the model can't be used",
+            (
+                *(decoder.not_taken if decoder else ()),
+                "A larger model on a vision server gives better words: set `describer` in the configuration.",
+            ),
         ),
         "broker": Part(
             f"{mosquitto} for the demo; any MQTT 5 or 3.1.1 broker by its URL"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from board_sysfs import Board
 from numpy.typing import NDArray
 
 from agent.acceptance import accept, lines
-from agent.acceptance.backends import Backends, Encoders, Ops, backends
+from agent.acceptance.backends import Backends, Encoders, Ops, Words, backends
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
 from agent.acceptance.soak import failures, growth_mb_per_minute
+from agent.acceptance.speaking import words_result
 from agent.acceptance.stages import HOST, STAGES, Material, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
 from engines.manifest import find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, TokenMap
 from vpi_ops.host import HostOps
@@ -116,11 +119,25 @@ def test_flow_that_points_the_other_way_is_refused(meter: Meter) -> None:
 
 def test_one_wrong_token_in_four_hundred_fails_the_encoder(host: Backends, material: Material, meter: Meter) -> None:
     runtime = OnnxRuntime(host.model, spin=False)
-    result = encoder_result(
-        Backends(host.model, host.ops, Encoders(Noisy(runtime), OnnxEncoder(runtime), "noisy")), material, meter
-    )
+    noisy = Encoders(Noisy(runtime), OnnxEncoder(runtime), "noisy")
+    result = encoder_result(replace(host, encoders=noisy), material, meter)
     assert result.passed is False and result.full is not None
     assert result.full[1] == pytest.approx(-1, abs=1e-3)
+
+
+class Muddled(LanguageModel):
+    """Sees pictures upside down."""
+
+    def visual_tokens(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().visual_tokens(features[::-1])
+
+
+def test_a_decoder_that_reads_something_else_fails_the_words(host: Backends, material: Material) -> None:
+    runtime = OnnxRuntime(host.model, spin=False)
+    result = words_result(replace(host, words=Words(Muddled(runtime), LanguageModel(runtime), "muddled")), material)
+    assert result.passed is False and result.cosine is not None and result.cosine < 0.999
+    same = words_result(host, material)
+    assert same.own and same.passed is None and same.cosine is None and (same.first_ms or 0) > 0
 
 
 def test_a_leak_is_told_from_the_sawtooth_of_an_allocator() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.runtimes import choose_encoder
+from agent.runtimes import choose_decoder, choose_encoder
 from agent.vision import choose_vision
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
+from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import Encoder
 from engines.preprocess import Preprocessor
 from engines.tensorrt.building import Watch
 from engines.tensorrt.encoder import TensorRtEncoder
+from engines.tensorrt.language import TensorRtLanguage
+from engines.text.language import Language
 from vpi_ops.choice import host_ops
 from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
@@ -56,26 +59,52 @@ class Encoders:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The language model. name: what makes words, in words. not_taken: as for `Ops`."""
+
+    used: Language
+    host: Language
+    name: str = "ONNX Runtime"
+    not_taken: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether `used` is the host's own kind."""
+        return type(self.used) is type(self.host)
+
+
+@dataclass(frozen=True, slots=True)
 class Backends:
-    """Everything that is compared. model: whose tower it is."""
+    """Everything that is compared. model: whose tower and words they are."""
 
     model: Model
     ops: Ops
     encoders: Encoders
+    words: Words
+
+    @property
+    def not_taken(self) -> tuple[str, ...]:
+        """Why nothing better is used, a sentence each."""
+        return (*self.ops.not_taken, *self.encoders.not_taken, *self.words.not_taken)
 
 
 def backends(model: Model, progress: Callable[[str], None] = lambda _: None) -> Backends:
     """What the agent would choose here, without what it would fall back to later: a fault is to be seen. Builds engines
     that are not there. Raises EngineFault."""
-    vision, encoding = choose_vision(), choose_encoder(model, watch=Watch(lambda step, _: progress(step)))
+    watch = Watch(lambda step, _: progress(step))
+    vision, encoding = choose_vision(), choose_encoder(model, watch=watch)
+    speaking = choose_decoder(model, beside=encoding, watch=watch)
     ops, _ = vision.camera(Preprocessor(model.manifest))
     runtime = OnnxRuntime(model, spin=False)
     host = OnnxEncoder(runtime)
     # Rows that only fill up a count would refresh tokens that the host's encoder keeps.
     used = OnnxEncoder(runtime) if encoding.runtime is None else TensorRtEncoder(encoding.runtime, refresh=False)
+    host_words = LanguageModel(runtime)
+    words = host_words if speaking.runtime is None else TensorRtLanguage(speaking.runtime, runtime)
     beside = HostOps() if vision.on_gpu else host_ops()  # kernels inherit from the one, a plain machine uses the other
     return Backends(
         model,
         Ops(ops, beside, vision.patches, vision.flow, (*vision.patches_why, *vision.flow_why)),
         Encoders(used, host, encoding.used, encoding.not_taken),
+        Words(words, host_words, speaking.used, speaking.not_taken),
     )

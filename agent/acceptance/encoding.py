@@ -1,8 +1,7 @@
-"""The encoder and the words: cosines with the host's own, and what they cost."""
+"""The encoder: cosines with the host's own, and what it costs."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +11,7 @@ from numpy.typing import NDArray
 from agent.acceptance.backends import Backends
 from agent.acceptance.meter import Cost, Meter
 from agent.acceptance.stages import Material
-from agent.capture.scene.language import DESCRIBE
 from agent.coherence.cuts import token_cosines
-from engines.decoder import Decoder
 from engines.plan import EncodePlan, Encoder, Mode
 
 _MEAN, _LEAST = 0.999, 0.99
@@ -59,24 +56,6 @@ def encoder_result(backends: Backends, material: Material, meter: Meter) -> Enco
     full, selective = (_cosines(a, b) for a, b in zip(found, expected, strict=True))
     passed = all(mean >= _MEAN and least >= _LEAST for mean, least in (full, selective))
     return EncoderResult(name, own, full, selective, passed, costs, _costs(encoders.host, material, meter))
-
-
-def words_result(backends: Backends, material: Material) -> dict[str, Any]:
-    """How soon the built-in model says something of a picture, and how fast; the decoder runs on the host alone."""
-    encoder, decoder = backends.encoders.host, Decoder(backends.model, spin=False)
-    features = encoder.encode_full(material.pictures[0]).copy()
-    began, first_s, pieces = time.perf_counter(), 0.0, 0
-    for _ in decoder.generate(features, DESCRIBE, key="acceptance"):
-        pieces += 1
-        first_s = first_s or time.perf_counter() - began
-    total_s = time.perf_counter() - began
-    return {
-        "runs_on": "ONNX Runtime on the CPU",
-        "own": True,
-        "first_ms": round(1e3 * first_s, 1),
-        "pieces": pieces,
-        "total_ms": round(1e3 * total_s, 1),
-    }
 
 
 def _features(encoder: Encoder, material: Material) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -12,10 +12,11 @@ from typing import Any
 from agent import __version__
 from agent.acceptance.backends import backends
 from agent.acceptance.capturing import CaptureResult, capture_result
-from agent.acceptance.encoding import EncoderResult, encoder_result, words_result
+from agent.acceptance.encoding import EncoderResult, encoder_result
 from agent.acceptance.flow import FlowResult, flow_errors
 from agent.acceptance.meter import Meter
 from agent.acceptance.soak import soak
+from agent.acceptance.speaking import WordsResult, words_result
 from agent.acceptance.stages import STAGES, Material, StageResult, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
@@ -59,6 +60,7 @@ def accept(
         *_stage_failures(stages),
         *_flow_failures(flow),
         *_encoder_failures(encoder),
+        *_words_failures(words),
         *soaked.failures,
     ]
     board = read_board(root)
@@ -82,9 +84,9 @@ def accept(
         "stages": [stage.as_json() for stage in stages],
         "flow": flow.as_json(),
         "encoder": encoder.as_json(),
-        "words": words,
+        "words": words.as_json(),
         "soak": soaked.as_json(),
-        "not_taken": [*([capture.why] if capture.why else []), *used.ops.not_taken, *used.encoders.not_taken],
+        "not_taken": list(dict.fromkeys([*([capture.why] if capture.why else []), *used.not_taken])),
         "own": _own(capture, stages, flow, encoder, words),
         "failures": failures,
         "passed": not failures,
@@ -92,10 +94,10 @@ def accept(
 
 
 def _own(
-    capture: CaptureResult, stages: list[StageResult], flow: FlowResult, encoder: EncoderResult, words: dict[str, Any]
+    capture: CaptureResult, stages: list[StageResult], flow: FlowResult, encoder: EncoderResult, words: WordsResult
 ) -> list[str]:
     """Names of what is the host's own, and so compared with nothing."""
-    others = {"capture": capture.own, "flow": flow.own, "encoder": encoder.own, "words": bool(words["own"])}
+    others = {"capture": capture.own, "flow": flow.own, "encoder": encoder.own, "words": words.own}
     return [*(stage.stage for stage in stages if stage.own), *(name for name, own in others.items() if own)]
 
 
@@ -143,6 +145,13 @@ def _encoder_failures(encoder: EncoderResult) -> list[str]:
     ]
 
 
+def _words_failures(words: WordsResult) -> list[str]:
+    if words.passed is not False:
+        return []
+    told = words.fault or f"cosine of the logits with the host's is {words.cosine}, expected 0.999 or more"
+    return [f"words on {words.runs_on}: {told}"]
+
+
 def lines(report: dict[str, Any]) -> list[str]:
     """The report for people."""
     machine, soaked, flow = report["machine"], report["soak"], report["flow"]
@@ -170,7 +179,9 @@ def lines(report: dict[str, Any]) -> list[str]:
         name = f"encode {cost['tokens']} tokens"
         out.append(_line(name, cost["ms"], host_ms.get(cost["tokens"]), cost["watts"], said))
     words = report["words"]
-    out.append(_line("words, first", words["first_ms"], None, None, "host's own"))
+    said = "host's own" if words["own"] else words["fault"] or f"cosine {words['cosine']:.5f}"
+    out.append(_line("words, first", words["first_ms"], words["host_first_ms"], None, said))
+    out.append(_line("words, each further", words["piece_ms"], words["host_piece_ms"], None, said))
     out.append("")
     growth = soaked["mb_per_minute"]
     told = "too short to tell growth" if growth is None else f"{growth:+.2f} MB a minute"

@@ -13,6 +13,7 @@ from agent.acceptance.capturing import capture_result
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
+from agent.acceptance.speaking import words_result
 from agent.acceptance.stages import HOST, STAGES, Material, run_stage
 from agent.power.sensors import Sensors
 from engines.manifest import find_model, load_model
@@ -66,3 +67,10 @@ def test_the_encoder_is_compared_in_full_and_selectively(found: Backends, materi
     result = encoder_result(found, material, meter)
     assert not result.own and "TensorRT" in result.runs_on
     assert result.passed and result.full is not None and result.full[0] > 0.999
+
+
+def test_the_words_are_compared_and_timed_beside_the_host_s(found: Backends, material: Material) -> None:
+    result = words_result(found, material)
+    assert not result.own and "TensorRT" in result.runs_on
+    assert result.passed and result.cosine is not None and result.cosine > 0.999
+    assert result.first_ms and result.host_first_ms
