@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from agent.areas import Areas, token_cells
 from agent.bench.clips import Clip
@@ -22,9 +24,10 @@ from agent.insight.regions import cells_to_source, large_components, merge_close
 from agent.insight.sight import Sight
 from agent.masks import MaskedSource
 from agent.rules.asking import Answered
-from agent.rules.camera import CameraRules, Moment, RuleState
+from agent.rules.camera import LOOK_EVERY_S, CameraRules, Moment, RuleState
 from agent.rules.firing import Fired
 from agent.rules.truth import Agreement, best_threshold, gap_threshold, scene_answer
+from config.errors import ConfigError
 from config.settings import Camera, Rule
 from engines.decoder import Decoder
 from engines.manifest import Model
@@ -35,6 +38,7 @@ from vpi_ops.choice import host_ops, host_shrink
 
 Truth = Mapping[str, Sequence[tuple[float, float]]]
 """By a rule's name: the times [from, to) in seconds of the clip in which its answer is yes."""
+_TRUTH: TypeAdapter[dict[str, list[tuple[float, float]]]] = TypeAdapter(dict[str, list[tuple[float, float]]])
 
 
 @dataclass
@@ -53,6 +57,43 @@ class RuleReport:
     def known(self) -> list[tuple[float, bool]]:
         """The answers of which the truth is known."""
         return [(probability, true) for _, probability, true in self.answers if true is not None]
+
+    @property
+    def spans(self) -> list[tuple[float, float]]:
+        """When its answer was yes in truth, from the first to the last look of each stretch."""
+        found: list[tuple[float, float]] = []
+        going_on = False
+        for at_s, _, true in self.answers:
+            if true is None:  # coming into view, or going out of it: part of the stretch, if there is one
+                continue
+            if true:
+                found = [*found[:-1], (found[-1][0], at_s)] if going_on else [*found, (at_s, at_s)]
+            going_on = true
+        return found
+
+    @property
+    def episodes(self) -> tuple[int, int, int] | None:
+        """Stretches of yes with an alert, those without, and alerts where nothing was so; None without truth.
+
+        A stretch counts as missed only if it was long enough for K of N and `for_s`, and began outside the cooldown of
+        another alert."""
+        if not self.known:
+            return None
+        rule = self.rule
+        right = missed = 0
+        for start, end in self.spans:
+            if any(began <= end + rule.clear_s and start <= until for began, until, _ in self.alerts):
+                right += 1
+            elif end - start >= rule.for_s + rule.k_of_n[1] * LOOK_EVERY_S and not any(
+                began <= end and start <= until + rule.clear_s + rule.cooldown_s for began, until, _ in self.alerts
+            ):
+                missed += 1
+        return right, missed, sum(self._wrong(began, until) for began, until, _ in self.alerts)
+
+    def _wrong(self, began: float, until: float) -> bool:
+        """An alert at a time when it is known that nothing was so."""
+        denied = any(true is False and began <= at_s <= until for at_s, _, true in self.answers)
+        return denied and not any(start <= until and began <= end for start, end in self.spans)
 
     def agreement(self, threshold: float | None = None) -> Agreement | None:
         """With what is true, at the rule's own threshold or another; None where no truth is known."""
@@ -76,6 +117,7 @@ class RuleReport:
                 {"start_s": round(start, 3), "end_s": round(end, 3), "probability": round(highest, 4)}
                 for start, end, highest in self.alerts
             ],
+            "episodes": self.episodes and dict(zip(("right", "missed", "false"), self.episodes, strict=True)),
             "agreement": _shares(self.agreement()),
             "proposed_threshold": self.proposed,
             "proposed_agreement": None if self.proposed is None else _shares(self.agreement(self.proposed)),
@@ -185,3 +227,19 @@ def _shares(agreement: Agreement | None) -> dict[str, float | None] | None:
         return None
     shares = {"precision": agreement.precision, "recall": agreement.recall}
     return {name: None if share is None else round(share, 4) for name, share in shares.items()}
+
+
+def read_truth(path: Path, rules: Sequence[Rule]) -> Truth:
+    """From a JSON file. Raises ConfigError that says what is wrong."""
+    try:
+        truth = _TRUTH.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise ConfigError(f'{path}: {place}: expected {{"RULE": [[from, to], …]}}: {first["msg"]}') from None
+    names = [rule.name for rule in rules]
+    if unknown := sorted(truth.keys() - set(names)):
+        raise ConfigError(f"{path}: no rule {unknown[0]!r:.80}; known: {', '.join(names)}")
+    return truth
