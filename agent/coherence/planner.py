@@ -34,16 +34,20 @@ Mask = NDArray[np.bool_]
 _HOLD_FRAMES = 2
 """Frames for which a patch that changed keeps the lower threshold."""
 _KEPT_BACK, _KEPT = 0.12, 0.2
-"""Shares of what has changed since the last full encode (or may have, by the floor) that may be left undone, and that
-all error together may come to: a floor alone could be held for long by never updating."""
+"""Shares of what has changed since the last full encode that may be left undone, and that all error together may come
+to: a floor alone could be held for long by never updating."""
+_UNNOTICED = 2.0
+"""Change since the last full encode that counts in any case, over what the floor allows to be wrong."""
 _CHANGING, _SAMPLED = 0.7, 16
 """Residual ÷ threshold from which on a token counts as changing; one in so many of those that are left undone is
 encoded all the same: what was learned of such changes may not hold for this one, as when the light changes."""
 _AT_ONCE = 0.25
 """Where nothing has changed, so much more is refreshed at once that some frames go without: a run of the network costs
 more than the first few tokens in it."""
-_SELDOM = 8
+_SELDOM = 60
 """Frames between samples where nothing has changed."""
+_FEW, _LONG = 12, 32
+"""At rest so few tokens that have drifted wait until there are more, or for so many frames."""
 _TURN = 64
 """Frames after which a token is twice as urgent."""
 
@@ -119,9 +123,10 @@ class Planner:
         self._ratio = ratio = residual / threshold
         noise = np.minimum(self._noise.threshold(0, s.noise_factor, np.inf), 3 * difference)
         self._noise_ratio = np.asarray(noise / threshold, np.float32)
-        self._differs = max(since_full / self._seen_count, 1 - self._control.floor) / self._control.staleness.scale
+        allowed, staleness = 1 - self._control.floor, self._control.staleness
+        self._differs = max(since_full / self._seen_count, _UNNOTICED * allowed) / staleness.scale
         kept_back = _KEPT_BACK * self._differs * self._seen_count
-        tolerated = np.float32(self._control.staleness.tolerated(ratio, 1 - self._control.floor, kept_back))
+        tolerated = np.float32(staleness.tolerated(ratio, allowed, kept_back))
         limit = threshold * np.where(self._hold > 0, np.float32(s.leave) * tolerated, tolerated)
         stale = residual > limit
         self._hold = np.where(stale, _HOLD_FRAMES, np.maximum(self._hold - 1, 0))
@@ -223,7 +228,8 @@ class Planner:
         candidates = candidates[np.argsort(-urgency, kind="stable")]
         gains = np.cumsum(np.maximum(expected[candidates] - fresh, 0))
         if settled:
-            count = len(candidates)
+            waits = len(candidates) < _FEW and self._still > s.settle_frames and self._still % _LONG
+            count = 0 if waits else len(candidates)
         else:
             limit = min(control.allowed, _KEPT * self._differs) * self._seen_count
             excess = total - limit
