@@ -34,13 +34,14 @@ from agent.insight.change import ChangeSettings, SemanticChange
 from agent.learning import Learned
 from agent.metrics import Metrics
 from agent.notify import extend_start
+from agent.questions.moments import Moments
 from agent.reporting import CameraReporter
-from agent.runtimes import choose_encoder
 from agent.rules.asking import Asking
 from agent.rules.attendant import Attendant, answers_of
 from agent.rules.book import RuleBook
 from agent.rules.camera import CameraRules
 from agent.rules.telling import RuleTeller
+from agent.runtimes import choose_encoder
 from agent.service.progress import Progress
 from agent.vision import choose_vision
 from agent.watching import CameraWatch
@@ -77,8 +78,8 @@ class Desk:
     retry: bool
     anomaly: AnomalySettings
     change: ChangeSettings
-    progress: Progress
     rules: RuleBook
+    progress: Progress
 
 
 class CameraBuilder:
@@ -104,8 +105,8 @@ class CameraBuilder:
             self._vision = choose_vision()
             log.info("image operations", patches=self._vision.patches, flow=self._vision.flow)
             self._decoder = Decoder(self._model, spin=False)
-        except BaseException:
             self._asking = self._stack.enter_context(Asking(self._weigh, self._desk.progress.loop("rules")))
+        except BaseException:
             self._stack.close()
             raise
 
@@ -128,8 +129,8 @@ class CameraBuilder:
         clips = settings.events.clips
         ring = None if clips is None else PacketRing(pre_s=clips.pre_s)
         reporter = self._reporter(name, camera, _evidence(self._desk.archive, ring, clips, camera))
-        anomaly = AnomalyModel(manifest.grid, manifest.dim, self._desk.anomaly)
         attendant = self._attendant(name, camera, reporter)
+        anomaly = AnomalyModel(manifest.grid, manifest.dim, self._desk.anomaly)
         watch = CameraWatch(
             vlm,
             Preprocessor(manifest, host_shrink()),
@@ -142,15 +143,15 @@ class CameraBuilder:
             ignore=camera.ignore,
             metrics=self._desk.metrics,
             auto=settings.profile == AUTO,
-        )
             followers=attendant.followers,
+        )
         return Camera(
             name,
-            recorded(_opener(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
+            recorded(source_of(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
             watch,
             reporter,
-            retry=self._desk.retry and _may_come_back(camera.source),
             attendant=attendant,
+            retry=self._desk.retry and _may_come_back(camera.source),
             packets=ring,
             on_available=self._desk.on_available,
             recall=partial(self._desk.learned.load, name, manifest, anomaly),
@@ -178,7 +179,6 @@ class CameraBuilder:
             )
         )
 
-    def _reporter(self, name: str, camera: CameraSettings, evidence: CameraEvidence) -> CameraReporter:
     def _attendant(self, name: str, camera: CameraSettings, reporter: CameraReporter) -> Attendant:
         mute = self._muteness(camera)
         rules = self._desk.rules.of(name, camera.rules, camera.zones)
@@ -201,6 +201,7 @@ class CameraBuilder:
         manifest = self._model.manifest
         return "" if _rendered(camera) or "rendered" not in manifest.domain else _mute(manifest.name)
 
+    def _reporter(self, name: str, camera: CameraSettings, evidence: CameraEvidence) -> CameraReporter:
         describer, book = self._describer, self._desk.book
         words = _words(self._decoder, name)
         mute = self._muteness(camera)
@@ -228,7 +229,8 @@ def _coherence(settings: Settings) -> CoherenceSettings:
     return replace(coherence, fidelity_floor=settings.fidelity_floor)
 
 
-def _opener(name: str, camera: CameraSettings) -> Callable[[PacketTap | None], FrameSource]:
+def source_of(name: str, camera: CameraSettings) -> Callable[[PacketTap | None], FrameSource]:
+    """Opens the source of a camera as it is configured. Raises ConfigError for credentials that can't be read."""
     credentials = None if camera.credentials is None else camera.credentials.read()
 
     def open_camera(tap: PacketTap | None) -> FrameSource:

@@ -17,6 +17,7 @@ from config.errors import StillwatchError
 
 if TYPE_CHECKING:
     from agent.coherence.settings import CoherenceSettings
+    from config.layers import Layers
     from config.settings import Camera as CameraSettings
     from config.settings import Settings
 
@@ -97,7 +98,7 @@ def run(
     """Watch cameras and report what happens, until stopped."""
     if (source is None) == (config is None):
         raise typer.BadParameter("give either --source or --config")
-    settings = _settings(
+    layers = _layers(
         config,
         {
             ("cameras", "cam1", "source"): ("--source", source),
@@ -106,16 +107,25 @@ def run(
             ("model",): ("--model", model),
         },
     )
+    from contextlib import ExitStack
+
+    from agent.applying.starting import settings_at_start
     from agent.daemon import Daemon, RunOptions
     from agent.logs import set_up_logs
-    from agent.signals import stopped_by_signals
+    from agent.signals import reloaded_by_signal, stopped_by_signals
 
     set_up_logs()
+    settings = settings_at_start(layers)
     if events_to is None and settings.mqtt is None:
         events_to = "-"
     stop = threading.Event()
-    with stopped_by_signals(stop):
-        Daemon(settings, RunOptions(events_to=events_to, seconds=seconds, retry=not no_retry)).run(stop)
+    with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals(stop))
+        options = RunOptions(events_to=events_to, seconds=seconds, retry=not no_retry)
+        daemon = Daemon(settings, options, layers)
+        if config is not None:
+            stack.enter_context(reloaded_by_signal(daemon.reload))
+        daemon.run(stop)
 
 
 @app.command()
@@ -525,6 +535,29 @@ def config_show(file: Path) -> None:
     typer.echo(yaml.safe_dump(shown(_settings(file, {})), sort_keys=False, allow_unicode=True), nl=False)
 
 
+@config_app.command("explain")
+def config_explain(
+    key: Annotated[str, typer.Argument(help="Such as cameras.front.fps, a section, or nothing for all.")] = "",
+    config: Annotated[Path, typer.Option(help="The file that the agent runs with.")] = Path(
+        "/etc/stillwatch/agent.yaml"
+    ),
+    state: Annotated[Path | None, typer.Option(help="The state folder, as for `run`.")] = None,
+) -> None:
+    """Say what a key is and who says so: file and line, variable, what was sent from afar, profile or default."""
+    from agent.applying.journal import Journal
+    from agent.coherence.settings import PROFILES
+    from config.explaining import explain
+    from config.layers import with_overlay
+    from config.loading import validate
+
+    layers = _layers(config, {("events", "dir"): ("--state", None if state is None else str(state))})
+    stages = layers.stages(layers.text())
+    sent = Journal(validate(stages[-1]).events.dir / "config").committed
+    floors = {name: {"fidelity_floor": profile.fidelity_floor} for name, profile in PROFILES.items()}
+    for explained in explain((*stages, with_overlay(stages[-1], sent.overlay, sent.version)), key, floors):
+        typer.echo(str(explained))
+
+
 @config_app.command("schema")
 def config_schema() -> None:
     """Print the JSON Schema of the configuration file, for editors."""
@@ -535,15 +568,18 @@ def config_schema() -> None:
 
 def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str | None]]) -> Settings:
     """Settings of a file, the environment and options (key path → (option, value)), the later ones winning."""
-    from config.document import Document, read_yaml
-    from config.loading import validate, with_environment
+    from config.loading import validate
 
-    document = Document("the command line") if file is None else read_yaml(file)
-    document = with_environment(document, os.environ)
-    for path, (option, value) in options.items():
-        if value is not None:
-            document = document.with_value(path, value, option)
-    return validate(document)
+    layers = _layers(file, options)
+    return validate(layers.document(layers.text()))
+
+
+def _layers(file: Path | None, options: dict[tuple[str, ...], tuple[str, str | None]]) -> Layers:
+    from config.layers import Layers
+
+    return Layers(
+        file, os.environ, {path: (name, value) for path, (name, value) in options.items() if value is not None}
+    )
 
 
 def _coherence(profile: str, floor: float | None) -> CoherenceSettings:

@@ -20,8 +20,17 @@ from pathlib import Path
 import structlog
 from pydantic import JsonValue
 
-from agent import __version__
-from agent.building import CameraBuilder, Desk
+from agent import __version__, notify
+from agent.applying.checking import Size
+from agent.applying.engine import ApplyEngine
+from agent.applying.following import FileWatch
+from agent.applying.journal import Journal
+from agent.applying.proving import Health
+from agent.applying.starting import start
+from agent.building import Desk
+from agent.camera import Camera
+from agent.capture.worker import Phase
+from agent.coherence import memory
 from agent.commanding import CameraCommands
 from agent.events.book import EventBook
 from agent.events.lock import StateLock
@@ -29,7 +38,7 @@ from agent.events.model import AnyEvent, EventType
 from agent.events.outbox import Outbox
 from agent.events.sinks import NdjsonSink, Sink
 from agent.evidence.archive import Archive
-from agent.fleet import Cameras
+from agent.fleet import Fleet
 from agent.insight.anomaly import AnomalySettings
 from agent.insight.change import ChangeSettings
 from agent.learning import Learned
@@ -48,6 +57,7 @@ from agent.service.supervisor import Supervisor
 from agent.states import StateTeller
 from config.errors import ConfigError
 from config.identity import device_id
+from config.layers import Layers
 from config.settings import Mqtt, Settings
 from engines.manifest import find_model
 
@@ -77,16 +87,22 @@ class RunOptions:
 class Daemon:
     """A whole agent. `run` it once; `close` gives everything back and is safe at any time.
 
+    layers: where the settings come from, so that a changed file can be applied while it runs.
+
     Raises ConfigError and ModelError when it can't be built; nothing is left behind then.
     """
 
-    def __init__(self, settings: Settings, options: RunOptions | None = None) -> None:
+    def __init__(self, settings: Settings, options: RunOptions | None = None, layers: Layers | None = None) -> None:
         self._options = options or RunOptions()
+        self._layers = layers or Layers.of(settings)
         self._folder = settings.events.dir
         self._stack = ExitStack()
         self._notes: list[str] = []
-        self.cameras = Cameras()
+        self._closing = threading.Event()
+        self._file = FileWatch(self._layers.file)
+        self._reload_wanted = False
         self.link: MqttLink | None = None
+        self._linked: object = None
         self.unsent = 0
         """After the end: events that wait in the outbox for the next run."""
         try:
@@ -99,6 +115,11 @@ class Daemon:
         enter = self._stack.enter_context
         find_model(settings.model)  # before anything is made
         enter(StateLock(self._folder))
+        journal = Journal(self._folder / "config")
+        began = start(journal, self._layers)
+        for trouble in began.troubles.values():
+            log.error(trouble)
+        settings = began.settings
         self.device = device_id(settings.device.id, self._folder)
         self.topics = Topics(settings.mqtt.root if settings.mqtt else "stillwatch", self.device)
         for name in settings.cameras:
@@ -130,17 +151,16 @@ class Daemon:
             self._rules,
             self.progress,
         )
-        self._builder = CameraBuilder(settings, self._desk)
-        self._stack.callback(lambda: self._builder.close())
-        for name in settings.cameras:
-            self.cameras.put(self._builder.camera(name, settings))
+        self._fleet = Fleet(self._desk, made=self._camera_made, gone=self._camera_gone, closing=self._closing)
+        self.cameras = self._fleet.cameras
+        self._stack.callback(self._fleet.close)
+        if not began.safe:
+            self._fleet.build(settings)
+        self.applier = ApplyEngine(self, journal, self._layers, began, closing=self._closing)
         self._book.end_interrupted()
         self._attending = Attending(self.cameras, self._rules, self.topics)
-        if settings.mqtt is not None:
-            commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._learned.snapshots)
-            address = broker_address(settings.mqtt)
-            handlers = {**commands.handlers, **self._attending.handlers, "analysis": self._set_analysis}
-            self.link = enter(MqttLink(address, self.topics, self.outbox, handlers=handlers, loop=self.progress.loop))
+        self._stack.callback(self._close_link)
+        self._open_link(settings)
         self.supervisor = enter(
             Supervisor(
                 self._folder,
@@ -163,13 +183,27 @@ class Daemon:
             self.outbox,
             self.metrics,
             self.link,
-            notes=self._notes,
-            server=self._builder.server,
-            model_bytes=self._builder.model_bytes,
+            notes=lambda: (*self._notes, *self.applier.troubles),
+            server=self._fleet.server,
+            model_bytes=self._fleet.model_bytes,
             power=self.power,
             archive=self._archive,
             memory_guard=self.supervisor.memory,
         )
+
+    def _open_link(self, settings: Settings) -> None:
+        """Raises ConfigError."""
+        if settings.mqtt is not None:
+            commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._learned.snapshots)
+            address = broker_address(settings.mqtt)
+            handlers = {**commands.handlers, **self._attending.handlers, "analysis": self._set_analysis}
+            self.link = MqttLink(address, self.topics, self.outbox, handlers=handlers, loop=self.progress.loop)
+        self._linked = settings.mqtt, settings.device.name
+
+    def _close_link(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
 
     def _open_book(self, settings: Settings) -> EventBook:
         sinks = list(self._options.sinks)
@@ -213,6 +247,7 @@ class Daemon:
             if self.link is not None:
                 self._attending.tell(self.link)
             self._learned.write()
+            self._follow_file()
             tick()
             if time.monotonic() >= until:
                 break
@@ -230,15 +265,17 @@ class Daemon:
         does nothing.
         """
         self.supervisor.stopping()
+        self._closing.set()
+        self.applier.close(1.0)
         patience_s = 0.8 if hurry else 10.0
         stoppers = [threading.Thread(target=camera.stop, args=(patience_s,)) for camera in self.cameras.values()]
         for stopper in stoppers:
             stopper.start()
         for stopper in stoppers:
             stopper.join()
-        describing = self._builder.describing
-        describing.finish(0.2 if hurry else self._builder.patience_s)
-        describing.close(0.3)
+        if (builder := self._fleet.builder) is not None:
+            builder.describing.finish(0.2 if hurry else builder.patience_s)
+            builder.describing.close(0.3)
         self._archive.close(0.5 if hurry else 5.0)
         self._book.settle("the agent has stopped")
         if not self._book.close(0.8 if hurry else 5.0):
@@ -252,12 +289,55 @@ class Daemon:
 
     def _over(self) -> bool:
         """All sources have ended, one can never be opened as it is configured, or the agent has to start anew."""
+        if self.supervisor.end is not None:
+            return True
+        if self.applier.busy or not self.cameras:
+            return False
         cameras = self.cameras.values()
-        return (
-            self.supervisor.end is not None
-            or all(camera.done for camera in cameras)
-            or any(isinstance(c.error, ConfigError) for c in cameras)
-        )
+        return all(camera.done for camera in cameras) or any(isinstance(c.error, ConfigError) for c in cameras)
+
+    def reload(self) -> None:
+        """Have the configuration file read again, changed or not; from a signal handler or any thread."""
+        self._reload_wanted = True
+
+    def _follow_file(self) -> None:
+        asked = self._reload_wanted
+        self._reload_wanted = self._file.changed() or asked
+        if not self._reload_wanted or self.applier.busy:
+            return
+        if asked:
+            notify.reloading()
+        self._reload_wanted = not self.applier.reload(notify.ready if asked else lambda: None)
+
+    def sizes(self) -> Mapping[str, Size]:
+        return self._fleet.sizes()
+
+    def health(self) -> Health:
+        connected = None if self.link is None else self.link.state.connected
+        return Health(self._fleet.health(), connected, memory.resident(), self.power.trouble)
+
+    def change(self, settings: Settings, *, strict: bool) -> None:
+        """Run these cameras on this broker from now on; on the applier's thread. Raises StillwatchError."""
+        self._fleet.change(settings, strict=strict)
+        if (settings.mqtt, settings.device.name) != self._linked:
+            self._close_link()
+            self._open_link(settings)
+            for name, camera in self.cameras.items():
+                self._set_available(name, camera.capture.phase is Phase.STREAMING)
+                self._tell_analysis(camera)
+        self._teller.use(self.link, self._fleet.server, self._fleet.model_bytes)
+
+    def _camera_made(self, camera: Camera) -> None:
+        self._teller.watch(camera)
+        self.power.relieve(camera)
+        self._tell_analysis(camera)
+
+    def _camera_gone(self, name: str) -> None:
+        self._set_available(name, False)
+
+    def _tell_analysis(self, camera: Camera) -> None:
+        if self.link is not None:
+            self.link.set_analysis(camera.name, camera.enabled)
 
     def _stored(self, event: AnyEvent) -> None:
         """On the book's thread, after the outbox has taken an event."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,3 +27,13 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def reloaded_by_signal(reload: Callable[[], None]) -> Iterator[None]:
+    """While inside, SIGHUP calls `reload`, which only notes it. For the main thread only."""
+    before = signal.signal(signal.SIGHUP, lambda _number, _frame: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

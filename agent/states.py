@@ -43,7 +43,7 @@ class StateTeller:
         metrics: Metrics,
         link: MqttLink | None,
         *,
-        notes: Sequence[str] = (),
+        notes: Callable[[], Sequence[str]] = tuple,
         server: VisionServer | None = None,
         model_bytes: int = 0,
         power: PowerGuard | None = None,
@@ -65,6 +65,11 @@ class StateTeller:
         metrics.watch_memory("", lambda: {"model": self._model_bytes})
         for camera in cameras.values():
             self.watch(camera)
+
+    def use(self, link: MqttLink | None, server: VisionServer | None, model_bytes: int) -> None:
+        """From now on; what the constructor says of them holds."""
+        self._link, self._server, self._model_bytes = link, server, model_bytes
+        self._status_due = self._monotonic()
 
     def watch(self, camera: Camera) -> None:
         """Measure this camera from now on, instead of an earlier one of its name."""
@@ -116,7 +121,7 @@ class StateTeller:
         now = self._monotonic()
         told_by = (self._archive, self._server, self._power, self._guard)
         own = (self._book.trouble, *(part.trouble for part in told_by if part is not None))
-        degraded = (*self._notes, *(trouble for trouble in own if trouble), *link.state.trouble)
+        degraded = (*self._notes(), *(trouble for trouble in own if trouble), *link.state.trouble)
         if now < self._status_due and degraded == self._degraded:
             return
         self._status_due, self._degraded = now + _STATUS_EVERY_S, degraded

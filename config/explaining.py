@@ -43,7 +43,7 @@ def explain(stages: Sequence[Document], key: str, profile: Mapping[str, Mapping[
     if absent is not None:
         return [Explained(key, None, f"there is no {dotted(absent)}")]
     found = [
-        _explain(stages, path, value, profile.get(settings.profile, {}))
+        _explain(stages, path, value, settings.profile, profile.get(settings.profile, {}))
         for path, value in _leaves(values, ())
         if path[: len(wanted)] == wanted
     ]
@@ -53,7 +53,9 @@ def explain(stages: Sequence[Document], key: str, profile: Mapping[str, Mapping[
     return found
 
 
-def _explain(stages: Sequence[Document], path: KeyPath, value: Any, profile: Mapping[str, Any]) -> Explained:
+def _explain(
+    stages: Sequence[Document], path: KeyPath, value: Any, profile: str, given: Mapping[str, Any]
+) -> Explained:
     said: list[tuple[Any, str]] = []
     for stage in stages:
         if stage.holds(path) and (not said or said[-1][1] != stage.origin(path)):
@@ -61,13 +63,9 @@ def _explain(stages: Sequence[Document], path: KeyPath, value: Any, profile: Map
     if said and stages[-1].holds(path):
         return Explained(dotted(path), value, said[-1][1], tuple(reversed(said[:-1])))
     over = tuple(reversed(said))  # taken away by a later layer
-    if value is None and dotted(path) in profile:
-        return Explained(dotted(path), profile[dotted(path)], f"the profile, {_source(stages, ('profile',))}", over)
+    if value is None and dotted(path) in given:
+        return Explained(dotted(path), given[dotted(path)], f"profile {profile}", over)
     return Explained(dotted(path), value, "default", over)
-
-
-def _source(stages: Sequence[Document], path: KeyPath) -> str:
-    return stages[-1].origin(path) if stages[-1].holds(path) else "default"
 
 
 def _absent(values: Any, wanted: KeyPath) -> KeyPath | None:

@@ -11,16 +11,23 @@ from pydantic import JsonValue
 
 from config.document import Document, KeyPath, parse_yaml, read_text
 from config.loading import section_at, with_environment
+from config.settings import Settings
 
 
 @dataclass(frozen=True)
 class Layers:
     """What this machine says. file: None where there is none. environ: its `STILLWATCH_…` variables count. options: key
-    path → (option, value) of the command line."""
+    path → (option, value) of the command line. base: what stands in the place of a file."""
 
     file: Path | None
     environ: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[KeyPath, tuple[str, object]] = field(default_factory=dict)
+    base: Document = field(default_factory=lambda: Document("the command line"))
+
+    @classmethod
+    def of(cls, settings: Settings) -> Layers:
+        """Of settings that were made by a program."""
+        return cls(None, base=Document("the settings", settings.model_dump(mode="json", exclude_unset=True)))
 
     def text(self) -> str:
         """What stands in the file now, empty without one. Raises ConfigError."""
@@ -28,7 +35,7 @@ class Layers:
 
     def stages(self, text: str) -> tuple[Document, Document, Document]:
         """The file if this were its text, then with the environment, then with the command line. Raises ConfigError."""
-        document = Document("the command line") if self.file is None else parse_yaml(text, str(self.file))
+        document = self.base if self.file is None else parse_yaml(text, str(self.file))
         local = with_environment(document, self.environ)
         pinned = local
         for path, (option, value) in self.options.items():

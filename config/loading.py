@@ -71,11 +71,16 @@ def redacted(value: Any) -> Any:
 
 def check_secrets(settings: Settings) -> None:
     """Read every secret once. Raises ConfigError for the first that can't be had."""
-    for key, reference in _secrets(settings, ()):
+    for key, reference in secrets(settings):
         try:
             reference.read()
         except ConfigError as error:
-            raise ConfigError(f"{dotted(key)}: {error}") from None
+            raise ConfigError(f"{key}: {error}") from None
+
+
+def secrets(settings: Settings) -> list[tuple[str, SecretReference]]:
+    """Every reference to a secret, with its key."""
+    return [(dotted(path), reference) for path, reference in _secrets(settings, ())]
 
 
 def json_schema() -> dict[str, Any]:

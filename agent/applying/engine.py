@@ -1,0 +1,316 @@
+"""The engine that applies a configuration to the running agent; `agent.applying.contract` says what it promises.
+
+file, SIGHUP ─┐                                                              ┌─▶ proved ─▶ commit
+              ├─▶ parse ─▶ validate ─▶ check ─▶ stage on disk ─▶ change ─▶ watch
+from afar ────┘        refused, nothing has changed                          └─▶ worse ─▶ change back
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+from pydantic import JsonValue
+
+from agent.applying.checking import Size, check
+from agent.applying.contract import Candidate, Plan, Refused, Step
+from agent.applying.differing import needs_agent, plan
+from agent.applying.journal import Journal, Record
+from agent.applying.proving import Health, Limits, fault, verdict
+from agent.applying.starting import FILE, MODE, OVERLAY, Start
+from config.errors import ConfigError, InvalidConfig, StillwatchError
+from config.layers import Layers, with_overlay
+from config.loading import validate
+from config.redact import redact
+from config.settings import Settings
+
+log = structlog.get_logger()
+
+FILE_PROBATION_S = 20.0
+_LOOK_EVERY_S = 0.25
+_SETTLED_S = 60.0
+
+
+class Agent(Protocol):
+    """What can be changed while it runs. `change` raises StillwatchError; after that it may be called again with the
+    settings from before. strict: raise when a new camera gives no frames."""
+
+    def sizes(self) -> Mapping[str, Size]: ...
+
+    def health(self) -> Health: ...
+
+    def change(self, settings: Settings, *, strict: bool) -> None: ...
+
+
+class ApplyEngine:
+    """Implements `Applier`, and applies the configuration file. began: what the agent has started with. closing: set
+    when the agent is about to stop."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        journal: Journal,
+        layers: Layers,
+        began: Start,
+        *,
+        closing: threading.Event | None = None,
+        limits: Limits | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._agent, self._journal, self._layers = agent, journal, layers
+        self._settings, self._safe = began.settings, began.safe
+        self._troubles = dict(began.troubles)
+        self._limits, self._monotonic = limits or Limits(), monotonic
+        self._lock = threading.Lock()
+        self._closing = closing or threading.Event()
+        self._thread: threading.Thread | None = None
+        self._busy = False
+        self._began_s = monotonic()
+
+    @property
+    def overlay(self) -> Mapping[str, JsonValue]:
+        return self._journal.committed.overlay
+
+    @property
+    def version(self) -> int:
+        return self._journal.committed.version
+
+    @property
+    def digest(self) -> str:
+        return self._journal.committed.digest
+
+    @property
+    def last(self) -> tuple[int, Step] | None:
+        return self._journal.last
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Sentences about what is configured and not in force."""
+        return tuple(self._troubles.copy().values())
+
+    @property
+    def busy(self) -> bool:
+        """Something is being checked or applied."""
+        return self._busy
+
+    def plan(self, candidate: Candidate) -> Plan:
+        return self._examine(self._record(candidate))[1]
+
+    def submit(self, candidate: Candidate, tell: Callable[[Step], None]) -> None:
+        self._take()
+        try:
+            record = self._record(candidate)
+            settings, planned = self._examine(record)
+        except BaseException:
+            self._busy = False
+            raise
+        self._spawn(lambda: self._apply(record, settings, planned, candidate.probation_s, tell))
+
+    def reload(self, done: Callable[[], object] = lambda: None, probation_s: float = FILE_PROBATION_S) -> bool:
+        """Apply the configuration file as it is now, on the engine's own thread, which calls `done` at the end. A file
+        that can't be applied is told in log and `troubles`. False while something else is being applied: ask again."""
+        try:
+            self._take()
+        except Refused:
+            return False
+
+        def work() -> None:
+            try:
+                self._reload(probation_s)
+            finally:
+                done()
+
+        self._spawn(work)
+        return True
+
+    def tick(self) -> None:
+        """To be called now and then: what was gone back to after a crash counts as good when it has run for a while."""
+        if not self._safe and self._monotonic() - self._began_s > _SETTLED_S:
+            with self._lock:
+                if not self._busy:
+                    self._settle()
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """The agent is about to stop in peace: what has not proved itself is given up."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        if not self._busy:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._journal.interrupted is not None:
+            try:
+                self._journal.settle()
+            except OSError as error:
+                log.error("the configuration's files can't be written", reason=str(error))
+
+    def _take(self) -> None:
+        with self._lock:
+            if self._busy or self._closing.is_set():
+                raise Refused(409, (("", "another configuration is being applied"),))
+            self._busy = True
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except Exception:  # the agent goes on as it is
+                log.exception("a configuration could not be applied")
+            finally:
+                self._busy = False
+
+        self._thread = threading.Thread(target=run, name="apply", daemon=True)
+        self._thread.start()
+
+    def _record(self, candidate: Candidate) -> Record:
+        return Record(
+            overlay=candidate.overlay,
+            version=candidate.version,
+            digest=candidate.digest,
+            text=self._journal.committed.text,
+            remote=candidate.origin == "remote",
+        )
+
+    def _examine(self, record: Record) -> tuple[Settings, Plan]:
+        """The settings of a candidate and what they change. Raises Refused."""
+        try:
+            document = self._layers.document(record.text or "")
+            settings = validate(with_overlay(document, record.overlay, record.version))
+        except InvalidConfig as error:
+            mistakes = tuple(
+                (m.path, f"{m.message} ({m.origin})" if m.origin != document.name else m.message)
+                for m in error.mistakes
+            )
+            raise Refused(400, mistakes) from None
+        except ConfigError as error:
+            raise Refused(400, (("", redact(str(error))),)) from None
+        planned = plan(self._settings, settings)
+        if paths := needs_agent(planned.diff):
+            sentence = "takes effect only when the agent is started again; nothing was applied"
+            raise Refused(422, tuple((path, sentence) for path in paths))
+        if self._safe:
+            planned = replace(planned, restarts=tuple(settings.cameras))
+        check(None if self._safe else self._settings, settings, record.overlay, self._agent.sizes())
+        return settings, planned
+
+    def _reload(self, probation_s: float) -> None:
+        committed = self._journal.committed
+        try:
+            text = self._layers.text()
+        except ConfigError as error:
+            self._refuse_file(str(error))
+            return
+        if text == committed.text and not self._safe:
+            self._troubles.pop(FILE, None)
+            return
+        record = committed.model_copy(update={"text": text, "remote": False})
+        try:
+            settings, planned = self._examine(record)
+        except Refused as error:
+            self._refuse_file(str(error))
+            if error.code == 400:  # a start must not fail over it; all else may be another matter then
+                self._remember(text, str(error))
+            return
+        self._apply(record, settings, planned, probation_s, self._file_step)
+
+    def _file_step(self, step: Step) -> None:
+        if step.state == "rolled_back" and step.reason is not None:
+            self._refuse_file(step.reason)
+
+    def _refuse_file(self, reason: str) -> None:
+        reason = redact("; ".join(reason.splitlines()))
+        log.error("the changed configuration file is not in force", file=str(self._layers.file), reason=reason)
+        self._troubles[FILE] = f"{self._layers.file} is not in force: {reason}"
+
+    def _remember(self, text: str, reason: str) -> None:
+        try:
+            self._journal.refuse(text, redact("; ".join(reason.splitlines())))
+        except OSError as error:
+            log.error("the configuration's files can't be written", reason=str(error))
+
+    def _apply(
+        self, record: Record, settings: Settings, planned: Plan, probation_s: float, tell: Callable[[Step], None]
+    ) -> None:
+        before = self._agent.health()
+        try:
+            record = self._journal.stage(record)
+        except OSError as error:
+            self._end(tell, Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500))
+            return
+        tell(Step("staged", None, 202))
+        tell(Step("applying", None, 202))
+        log.info("a configuration is being applied", version=record.version, restarts=planned.restarts)
+        failure = self._change(settings, planned)
+        if failure is None:
+            tell(Step("probation", None, 202))
+            reason = self._prove(before, probation_s) if planned.restarts else None
+            failure = None if reason is None else Step("rolled_back", reason, 422)
+        if failure is None:
+            try:
+                self._journal.commit(record)
+            except OSError as error:
+                failure = Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500)
+        if failure is None:
+            self._settings, self._safe = settings, False
+            for solved in (MODE, OVERLAY) if record.remote else (MODE, FILE):
+                self._troubles.pop(solved, None)
+            self._end(tell, Step("applied", None, 200))
+            return
+        if not self._closing.is_set():
+            self._change_back()
+        try:
+            self._journal.roll_back(record, failure.reason or "", failure.code)
+        except OSError as error:
+            log.error("the configuration's files can't be written", reason=str(error))
+        self._end(tell, failure)
+
+    def _change(self, settings: Settings, planned: Plan) -> Step | None:
+        """None when it worked."""
+        if not planned.restarts:
+            return None
+        try:
+            self._agent.change(settings, strict=True)
+        except StillwatchError as error:
+            return Step("rolled_back", redact(str(error)), 422)
+        except Exception as error:
+            log.exception("a configuration could not be put in force")
+            return Step("rolled_back", f"internal error: {type(error).__name__}; see the log", 500)
+        return None
+
+    def _change_back(self) -> None:
+        back = self._settings.model_copy(update={"cameras": {}}) if self._safe else self._settings
+        try:
+            self._agent.change(back, strict=False)
+        except Exception:  # the rest of the agent goes on
+            log.exception("the agent could not go back to its configuration; it does at the next start")
+
+    def _prove(self, before: Health, probation_s: float) -> str | None:
+        """Why the new configuration is worse, None when it isn't."""
+        until = self._monotonic() + probation_s
+        lost_s = None
+        while True:
+            now_s, now = self._monotonic(), self._agent.health()
+            if (found := fault(before, now, self._limits)) is not None:
+                return found
+            away = before.connected and not now.connected
+            lost_s = (lost_s if lost_s is not None else now_s) if away else None
+            if lost_s is not None and now_s - lost_s > self._limits.broker_s:
+                return "the broker was lost"
+            if now_s >= until:
+                found = verdict(before, now, self._limits) if probation_s else None
+                if found is None or now_s >= until + self._limits.fresh_s:  # what has just begun may need a moment
+                    return found
+            if self._closing.wait(_LOOK_EVERY_S):
+                return "the agent was stopped before it was committed"
+
+    def _end(self, tell: Callable[[Step], None], step: Step) -> None:
+        if step.state == "applied":
+            log.info("the configuration is in force")
+        else:
+            log.error("the configuration was taken back", reason=step.reason)
+        tell(step)
