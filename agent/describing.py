@@ -154,6 +154,7 @@ class DescribingThread:
 
     def _run(self, beat: Beat) -> None:
         while (begun := self._begin()) is not None:
+            beat.beat(self._quiet_s)
             camera, wish = begun
             description = self._describe(wish, beat)
             with self._changed:
