@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +137,16 @@ def test_the_capture_process_ends_with_the_agent(orders: Orders) -> None:
     orders("hang")
     source._connection.close()  # as the kernel does it when the agent dies
     assert source._process.wait(10) == 0
+
+
+def test_the_capture_process_loads_little_more_than_numpy() -> None:
+    """A camera is back the sooner: libav, OpenCV and the agent's own modules are not for it."""
+    code = "import numpy, sys; before = set(sys.modules)\nimport agent.capture.jetson_child\n"
+    code += "print(' '.join(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert not {"av", "cv2", "pydantic", "structlog", "onnxruntime"} & set(loaded)
+    assert len(loaded) < 50, sorted(loaded)
 
 
 def test_an_rtsp_camera_that_is_offline_is_waited_for_if_its_codec_is_told(orders: Orders) -> None:
