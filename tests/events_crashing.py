@@ -2,7 +2,8 @@
 
     python events_crashing.py FOLDER SEED
 
-Accepted events are noted in FOLDER/accepted by single unbuffered writes, one line each: what stands there was promised.
+What was promised is noted in FOLDER/*/notes by single unbuffered writes, one line each; the lines of the outbox's code
+that it died at in FOLDER/sites. FOLDER/small holds an outbox that is always full.
 """
 
 from __future__ import annotations
@@ -13,14 +14,20 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from agent.events.model import EventType, SemanticChange, event, new_id
+from agent.events import outbox
+from agent.events.model import AnyEvent, EventType, SemanticChange, Severity, event, new_id
 from agent.events.outbox import Outbox
 
+FULL = 6000
+"""Bytes that the small outbox may hold."""
+
 _steps_left: int | None = None
+_sites = -1
 
 
 def _step() -> None:
@@ -28,6 +35,7 @@ def _step() -> None:
     if _steps_left is not None:
         _steps_left -= 1
         if _steps_left < 0:
+            os.write(_sites, f"{sys._getframe(2).f_lineno}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -38,6 +46,10 @@ class MortalConnection(sqlite3.Connection):
         _step()
         return super().execute(*args)
 
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        _step()
+        return super().executemany(*args)
+
 
 _connect = sqlite3.connect
 
@@ -46,48 +58,98 @@ def _mortal(*args: Any, **kwargs: Any) -> sqlite3.Connection:
     return _connect(*args, **kwargs, factory=MortalConnection)
 
 
+def telling(n: int, severity: Severity, text: str = "") -> AnyEvent:
+    news = SemanticChange(camera=("front", "yard")[n % 2], distance=0.1, severity=severity, text=text)
+    return event(news, event_id=new_id(), type=EventType.NEW, ts=datetime.now(timezone.utc), device="box")
+
+
+class Notes:
+    """Of one outbox. What is tried is noted before, what was done after: a crash between leaves both possible."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True, parents=True)
+        self._file = os.open(folder / "notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(self, word: str, event: dict[str, Any]) -> None:
+        line = f"{word} {event['id']} {event['camera']} {event['seq']} {event['severity']}\n"
+        os.write(self._file, line.encode())
+
+
 def write(folder: Path, appends: int) -> None:
-    """Append and deliver in turn. A delivery is noted before it is written: it may or may not have happened."""
-    notes = os.open(folder / "accepted", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with Outbox(folder / "outbox.db") as outbox:
+    """Append, deliver, refuse, set aside and forget in turn."""
+    notes = Notes(folder)
+    with Outbox(folder / "outbox.db") as box:
         for n in range(appends):
-            camera = ("front", "yard")[n % 2]
-            news = SemanticChange(camera=camera, distance=0.1)
-            telling = event(news, event_id=new_id(), type=EventType.NEW, ts=datetime.now(timezone.utc), device="box")
-            seq = outbox.append(telling, f"{camera}/change").seq
-            os.write(notes, f"accepted {telling.id} {camera} {seq}\n".encode())
+            told = telling(n, Severity.INFO)
+            notes.note("trying", told.model_dump(mode="json"))
+            notes.note("accepted", box.append(told, "t").model_dump(mode="json"))
             if n % 4 == 3:
-                oldest = outbox.pending(1)[0]
-                os.write(
-                    notes, f"delivered {oldest.document['id']} {oldest.camera} {oldest.document['seq']}\n".encode()
-                )
-                outbox.delivered([oldest.row])
+                first, second = box.pending(2)
+                notes.note("settled", first.document)
+                box.delivered([first.row])
+                box.refused(second.row)
+                if n % 8 == 3:
+                    notes.note("settled", second.document)
+                    box.quarantine(second.row, "no")
+                box.interrupted(["semantic_change"])
+                box.prune(0.0)
+                box.oldest()
 
 
-def in_child(folder: Path, appends: int, steps: int | None) -> int:
-    """Fork, write, die; returns the pid."""
+def overfill(folder: Path, appends: int) -> None:
+    """Append far more than there is room for; what matters is little."""
+    notes = Notes(folder)
+    with Outbox(folder / "outbox.db", max_bytes=FULL) as box:
+        for n in range(appends):
+            waiting = box.pending(10)
+            matters = not any(stored.document["severity"] == "high" for stored in waiting)
+            told = telling(n, Severity.HIGH if matters else Severity.INFO, "x" * 1500)
+            notes.note("trying", told.model_dump(mode="json"))
+            notes.note("accepted", box.append(told, "t").model_dump(mode="json"))
+
+
+Work = Callable[[Path, int], None]
+
+
+def in_child(work: Work, folder: Path, appends: int, steps: int | None) -> int:
+    """Fork, work, die; returns the pid."""
     pid = os.fork()
     if pid == 0:
         global _steps_left
         _steps_left = steps
         try:
-            write(folder, appends)
+            work(folder, appends)
         finally:
             os._exit(0)
     return pid
 
 
-def main(folder: Path, seed: int) -> None:
-    sqlite3.connect = _mortal  # type: ignore[assignment]
+def at_every_statement(work: Work, folder: Path, appends: int, *, anew: bool = False) -> int:
+    """anew: each time with an outbox of its own; else with what the one before left, so that losses would add up."""
     steps = 0
     while True:
-        _, status = os.waitpid(in_child(folder, 4, steps), 0)
+        place = folder / f"{steps:03}" if anew else folder
+        _, status = os.waitpid(in_child(work, place, appends, steps), 0)
         if not os.WIFSIGNALED(status):
-            break
+            return steps
         steps += 1
+
+
+def main(folder: Path, seed: int) -> None:
+    global _sites
+    sqlite3.connect = _mortal  # type: ignore[assignment]
+    _sites = os.open(folder / "sites", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    outbox._RESERVE_BYTES = 1 << 14  # a hundred of them shall fit in memory
+    steps = sum(
+        at_every_statement(work, folder / name, appends, anew=name.startswith("new"))
+        for work, name, appends in (
+            *((write, "large", 8), (overfill, "small", 7)),
+            *((write, "new-large", 4), (overfill, "new-small", 5)),
+        )
+    )
     rng = random.Random(seed)
-    for _ in range(5):
-        pid = in_child(folder, 100_000, None)
+    for work, name in ((write, "large"), (overfill, "small")) * 4:
+        pid = in_child(work, folder / name, 100_000, None)
         time.sleep(rng.uniform(0.005, 0.08))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
