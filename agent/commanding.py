@@ -65,7 +65,7 @@ class CameraCommands:
     def snapshot(self, command: Command) -> Mapping[str, JsonValue]:
         """`camera` → the newest picture, as a file beside the events."""
         camera = self._camera(command, "camera")
-        frame = _fresh(camera, command)
+        frame = fresh_frame(camera, command)
         try:
             path = self._archive.picture(frame.image)
         except OSError as error:
@@ -83,7 +83,7 @@ class CameraCommands:
         text = command.text("text", "This is a test.")
         if len(text) > _LONGEST_TEXT:
             raise CommandError(f"test-alert: expected at most {_LONGEST_TEXT} characters for 'text', found {len(text)}")
-        return {"camera": camera.name, "id": camera.reporter.test(_fresh(camera, command), text)}
+        return {"camera": camera.name, "id": camera.reporter.test(fresh_frame(camera, command), text)}
 
     def mute(self, command: Command) -> Mapping[str, JsonValue]:
         """`camera`, `for_s` (0 ends it) → no alerts and changes for so long."""
@@ -160,8 +160,8 @@ def camera_of(cameras: Mapping[str, Camera], command: Command) -> Camera:
     return camera
 
 
-def _fresh(camera: Camera, command: Command) -> Frame:
-    """The newest frame, unless it is old: yesterday's picture must not pass for now."""
+def fresh_frame(camera: Camera, command: Command) -> Frame:
+    """The newest frame, unless it is old: yesterday's picture must not pass for now. Raises CommandError."""
     latest = camera.latest()
     if latest is None or latest[0] > _FRESH_S:
         since = "yet" if latest is None else f"for {latest[0]:.0f} s"

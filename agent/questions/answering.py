@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from agent.camera import Camera
-from agent.commanding import camera_of
+from agent.commanding import camera_of, fresh_frame
 from agent.events.model import rfc3339
 from agent.mqtt.commands import Command, CommandError
 from agent.questions.moments import MomentSeen
@@ -78,6 +78,7 @@ class Answering:
             heading: dict[str, JsonValue] = {"camera": camera.name, "question": question}
             if attendant.mute:  # a sentence in place of words that would mean nothing
                 return heading | {"text": attendant.mute, "evidence": [], "degraded": [attendant.mute]}
+            fresh_frame(camera, command)
             now = _now(attendant, command)
             if last_s:
                 seen = _some(attendant.moments.since(now.start_s - last_s), now, float(last_s))

@@ -12,6 +12,8 @@ from agent.capture.scene.truth import SceneTruth
 
 _BARELY = 0.1
 """Share of a thing's pixels: with less to be seen than this it is not there, with less than half nobody can tell."""
+_LOWEST, _HIGHEST = 0.05, 0.95
+"""Of a proposed threshold."""
 _A = r"an? (?P<what>.+)"
 
 
@@ -95,23 +97,21 @@ def best_threshold(answers: Sequence[tuple[float, bool]]) -> float | None:
     that are equally good, 0.05 to 0.95. None without both a yes and a no among what is true."""
     if len({true for _, true in answers}) < 2:
         return None
-    cuts = sorted({0.0, 1.0, *(probability for probability, _ in answers)})
-    stretches = [(low, high) for low, high in pairwise(cuts) if high > low]
+    cuts = sorted({_LOWEST, _HIGHEST, *(p for p, _ in answers if _LOWEST < p < _HIGHEST)})
+    stretches = list(pairwise(cuts))
     scores = [Agreement.of(answers, (low + high) / 2).balanced for low, high in stretches]
     best = max(scores)
     low, high = max(
         (stretch for stretch, score in zip(stretches, scores, strict=True) if score == best),
         key=lambda stretch: stretch[1] - stretch[0],
     )
-    return round(min(0.95, max(0.05, (low + high) / 2)), 3)
+    return round((low + high) / 2, 3)
 
 
 def gap_threshold(probabilities: Sequence[float]) -> float | None:
-    """Without truth: the middle of the widest gap between answers, where it lies between 0.05 and 0.95 at its ends or
-    spans that; None where all answers are on one side."""
-    found = sorted(probabilities)
-    gaps = [(low, high) for low, high in pairwise(found) if low < 0.95 and high > 0.05]
-    if not gaps or found[0] >= 0.5 or found[-1] < 0.5:
+    """Without truth: the middle of the widest gap between answers, 0.05 to 0.95; None where all are on one side."""
+    if not probabilities or min(probabilities) >= 0.5 or max(probabilities) < 0.5:
         return None
-    low, high = max(gaps, key=lambda gap: gap[1] - gap[0])
-    return round(min(0.95, max(0.05, (low + high) / 2)), 3)
+    cuts = sorted({min(_HIGHEST, max(_LOWEST, p)) for p in probabilities})
+    low, high = max(pairwise(cuts), key=lambda gap: gap[1] - gap[0])
+    return round((low + high) / 2, 3)
