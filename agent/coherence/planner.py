@@ -36,7 +36,7 @@ _HOLD_FRAMES = 2
 _KEPT_BACK, _KEPT = 0.12, 0.2
 """Shares of what has changed since the last full encode that may be left undone, and that all error together may come
 to: a floor alone could be held for long by never updating."""
-_UNNOTICED = 2.0
+_UNNOTICED = 1.5
 """Change since the last full encode that counts in any case, over what the floor allows to be wrong."""
 _CHANGING, _SAMPLED = 0.7, 16
 """Residual ÷ threshold from which on a token counts as changing; one in so many of those that are left undone is

@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 EDGES = np.array([0.15, 0.3, 0.5, 0.7, 0.85, 1.0, 1.25, 1.6, 2.2, 3.0], np.float32)
 """Bounds of the bins of residual ÷ threshold."""
-_START = np.array([3e-4, 8e-4, 0.002, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.08, 0.2], np.float32)
+_START = np.array([0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.03, 0.05, 0.08, 0.2], np.float32)
 _CONTEXT = np.array([0.35, 0.01], np.float32)
 """Error per unit of pressure, and per patch travelled, before anything is measured."""
 COARSE = 0.08
