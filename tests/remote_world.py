@@ -18,7 +18,12 @@ from agent.remote.desk import RemoteConfig
 from agent.remote.documents import Reported
 from agent.remote.judging import Identity
 from agent.remote.signing import public_line
+from config.document import Document
+from config.errors import ConfigError
+from config.layers import with_overlay
+from config.loading import validate
 
+FILE: dict[str, Any] = {"cameras": {"front": {"source": "scene:street"}}}
 NOW = datetime(2026, 3, 14, 6, 0, tzinfo=timezone.utc)
 
 
@@ -39,6 +44,10 @@ class MemoryApplier:
     def plan(self, candidate: Candidate) -> Plan:
         if self.refuse is not None:
             raise self.refuse
+        try:
+            validate(with_overlay(Document("the file", FILE), candidate.overlay, candidate.version))
+        except ConfigError as error:
+            raise Refused(400, (("", str(error)),)) from None
         keys = sorted({*self.overlay, *candidate.overlay})
         changed = [key for key in keys if self.overlay.get(key) != candidate.overlay.get(key)]
         diff = tuple(Difference(key, self.overlay.get(key), candidate.overlay.get(key)) for key in changed)

@@ -39,7 +39,7 @@ class Envelope(_Incoming):
     """`config/desired`. id: echoed in reports. signed: a `SignedDocument` as JSON text; sig: over its UTF-8 bytes, may
     only be missing where the box asks for no signature."""
 
-    v: Literal[1]
+    v: Annotated[int, Field(ge=1, le=1)]  # a literal would take true for 1
     id: Annotated[str, Field(min_length=1, max_length=64)]
     signed: str
     sig: Signature | None = None
