@@ -20,7 +20,7 @@ from engines.tensorrt.encoder import TensorRtEncoder
 from vpi_ops.cuda import load
 
 STAND_INS = Path(__file__).parent / "jetson_sim"
-_OURS = ("tensorrt", "pycuda", "simulated_cuda", "simulated_kernels", "simulated_libcuda")
+_OURS = ("tensorrt", "pycuda", "vpi", "simulated_cuda", "simulated_kernels", "simulated_libcuda")
 
 
 @dataclass

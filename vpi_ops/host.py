@@ -151,6 +151,9 @@ class HostOps:
     def follow(self, key: Key, image: NDArray[np.uint8], guess: tuple[float, float]) -> Translation | None:
         return key.follow(image, guess)
 
+    def tokens(self, count: int, dim: int) -> Floats:
+        return np.zeros((count, dim), np.float32)
+
     def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
         rows, cols = grid
         row = np.clip(source[:, 0], 0, rows - 1)
@@ -167,6 +170,9 @@ class HostOps:
         np.subtract(accumulated, new, out=term)
         term *= alpha[:, None]
         np.add(new, term, out=accumulated)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _follow(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats:
         """Where each pixel of `image` lies in `into`; so from the current to the previous image it is backward flow."""

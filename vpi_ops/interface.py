@@ -136,6 +136,10 @@ class VisionOps(Protocol):
         around `guess` (x, y). None when too little of it can be found."""
         ...
 
+    def tokens(self, count: int, dim: int) -> NDArray[np.float32]:
+        """A token map (count, dim), zeros, in memory where `warp` and `blend` do best with it."""
+        ...
+
     def warp(
         self, values: NDArray[np.float32], source: NDArray[np.float32], grid: tuple[int, int]
     ) -> NDArray[np.float32]:
@@ -145,4 +149,8 @@ class VisionOps(Protocol):
 
     def blend(self, accumulated: NDArray[np.float32], new: NDArray[np.float32], alpha: NDArray[np.float32]) -> None:
         """`accumulated = alpha · accumulated + (1 − alpha) · new` in place; (T, D), (T, D), (T,)."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held on a GPU. Nothing more is to be asked for afterwards."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from vpi_ops.kernels.resampling import Resampling
 Grey = NDArray[np.uint8]
 
 _BINS = 512
+_NON_BLOCKING = 1
 _GIVE_UP_AFTER = 3
 """Failures of the OFA in a row, after which flow stays with the host."""
 
@@ -53,6 +54,11 @@ class JetsonOps(HostOps):
         self._known: dict[tuple[int, ...], Floats] = {}
         self._greys: deque[tuple[weakref.ref[Grey], Grey]] = deque(maxlen=2)
         self._grey_pool: MappedPool | None = None
+        self._fields: Floats | None = None
+        self._alpha = self._out[:0]
+        self._sources, self._warped, self._errors = (np.zeros((0, 0), np.float32) for _ in range(3))
+        with gpu.active():
+            self._beside: Any = gpu.cuda.Stream(_NON_BLOCKING)
         self._grey_asked = False
 
     @property
@@ -79,8 +85,8 @@ class JetsonOps(HostOps):
         if len(self._out) < 2 * tokens + _BINS:
             self._out = self.gpu.mapped((2 * tokens + _BINS,), np.float32)
             self._slots = self.gpu.mapped((2, tokens), np.int32)
-        levels = tuple(self.gpu.mapped((tokens, side * side, 3), np.uint8) for side in sides(patch))
-        return PatchPyramid(grid, patch, levels, self.gpu.mapped((tokens,), np.float32))
+        levels = tuple(self.gpu.mapped((tokens, side * side, 3), np.uint8, "pyramids") for side in sides(patch))
+        return PatchPyramid(grid, patch, levels, self.gpu.mapped((tokens,), np.float32, "pyramids"))
 
     def fill(self, pyramid: PatchPyramid, picture: NDArray[np.uint8]) -> None:
         """A picture of `DevicePictures` is read where it is, any other is copied first."""
@@ -203,6 +209,65 @@ class JetsonOps(HostOps):
             whole = part
         return FlowField(whole, scale)
 
+    def check(self, flow: FlowField, previous: Grey, current: Grey) -> FlowField:
+        """Like `flow`, on a thread of its own, and so on a stream of its own."""
+        forward = self._by_ofa(previous, current)
+        if forward is None or self.gpu.lost is not None:
+            return super().check(flow, previous, current)
+        if self._fields is None or self._fields.shape[1:3] != forward.shape[:2]:
+            self._fields = self.gpu.mapped((2, *forward.shape), np.float32, "flow")
+            self._errors = self.gpu.mapped(forward.shape[:2], np.float32, "flow")
+        self._fields[0], self._fields[1] = flow.backward, forward
+        backward = self._at(self._fields)
+        with self.gpu.working():
+            self.kernels.consistency(
+                backward,
+                backward + self._fields.strides[0],
+                (forward.shape[1], forward.shape[0]),
+                self._at(self._errors),
+                self._beside,
+            )
+            self._beside.synchronize()
+        self.gpu.traffic.update(launches=1, syncs=1, readbacks=1)
+        return replace(flow, error=np.array(self._errors))
+
+    def tokens(self, count: int, dim: int) -> Floats:
+        return self.gpu.mapped((count, dim), np.float32, "tokens")
+
+    def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
+        """By the kernel where `values` are of `tokens`."""
+        count, dim = len(source), values.shape[1]
+        address = None if dim % 4 or not count or self.gpu.lost is not None else self.gpu.address(values)
+        if address is None:
+            return super().warp(values, source, grid)
+        if len(self._sources) < count or self._warped.shape[1] != dim:
+            self.gpu.settle()
+            self._sources = self.gpu.mapped((len(values), 2), np.float32, "tokens")
+            self._warped = self.gpu.mapped((len(values), dim), np.float32, "tokens")
+        self._sources[:count] = source
+        with self.gpu.working():
+            at, out = self._at(self._sources), self._at(self._warped)
+            self.kernels.warp(address, grid, dim, at, count, out, 0, self.gpu.stream)
+        self.gpu.launched(values)
+        self.gpu.settle()
+        self.gpu.traffic["readbacks"] += 1
+        return np.array(self._warped[:count])
+
+    def blend(self, accumulated: Floats, new: Floats, alpha: Floats) -> None:
+        """By the kernel where both are of `tokens`."""
+        old, fresh = self.gpu.address(accumulated), self.gpu.address(new)
+        if old is None or fresh is None or new.shape[1] % 4 or self.gpu.lost is not None:
+            super().blend(accumulated, new, alpha)
+            return
+        if len(self._alpha) != len(alpha):
+            self._alpha = self.gpu.mapped((len(alpha),), np.float32, "tokens")
+        self._alpha[...] = alpha
+        with self.gpu.working():
+            alphas = self._at(self._alpha)
+            self.kernels.blend(old, fresh, alphas, len(new), new.shape[1], self.gpu.stream, half=False)
+        self.gpu.launched(accumulated, new)
+        self.gpu.settle()
+
     def _follow(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats:
         found = self._by_ofa(image, into)
         return super()._follow(image, into) if found is None else found
@@ -286,7 +351,7 @@ class JetsonOps(HostOps):
         """A copy of a picture where kernels reach it."""
         self.gpu.settle()  # what reads the picture before may still wait
         if self._picture is None or self._picture.shape != picture.shape:
-            self._picture = self.gpu.mapped(picture.shape, np.uint8)
+            self._picture = self.gpu.mapped(picture.shape, np.uint8, "pictures")
         self._picture[...] = picture
         self.gpu.traffic["staged"] += 1
         return self._picture
@@ -315,7 +380,7 @@ class JetsonOps(HostOps):
         return self._at(half), self._at(quarter)
 
     def _at(self, array: NDArray[Any]) -> int:
-        """Where kernels find it; within `active`."""
+        """Where kernels find it."""
         address = self.gpu.address(array)
         if address is None:
             raise TypeError("the array is not in mapped memory: use pyramids that these operations have made")

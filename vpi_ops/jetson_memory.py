@@ -84,15 +84,22 @@ class Gpu:
             raise EngineFault(f"GPU: {self.lost}") from error
 
     def mapped(self, shape: tuple[int, ...], dtype: Any, part: str = "results") -> NDArray[Any]:
-        """An array, zeros, that kernels reach at `address`. part: under which it is counted. Raises MemoryError."""
+        """An array, zeros, that kernels reach at `address`; given back when nobody has it or a view of it any more,
+        whatever thread that happens in. part: under which it is counted. Raises MemoryError."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self.active(), self._counted(part, size):
-            array: NDArray[Any] = self.cuda.pagelocked_empty(
+            made: NDArray[Any] = self.cuda.pagelocked_empty(
                 shape, dtype, mem_flags=self.cuda.host_alloc_flags.DEVICEMAP
             )
-        array[...] = 0
-        weakref.finalize(array, self._count, part, -size, 0).atexit = False
-        return array
+            lease = Lease(made, int(made.base.get_device_pointer()))  # type: ignore[union-attr]
+        made[...] = 0
+        weakref.finalize(lease, self._unmap, [made], part, size).atexit = False
+        return np.asarray(lease)
+
+    def _unmap(self, kept: list[NDArray[Any]], part: str, size: int) -> None:
+        with self.active():
+            kept.clear()
+        self._count(part, -size, 0)
 
     def device(self, size: int, part: str) -> Any:
         """`size` bytes on the device alone, contents undefined: what the GPU caches. Give them to `release`. Raises
@@ -124,10 +131,11 @@ class Gpu:
         now = old.allocated + size
         self._parts[part] = Held(now, max(old.peak, now), max(0, old.reserved + reserved))
 
-    def address(self, array: NDArray[Any]) -> int | None:
-        """Where kernels find a whole array of `mapped` or of a `MappedPool`; None for any other. Within `active`."""
-        pointer = getattr(array.base, "get_device_pointer", None)
-        return None if pointer is None else int(pointer())
+    @staticmethod
+    def address(array: NDArray[Any]) -> int | None:
+        """Where kernels find a whole array of `mapped` or of a `MappedPool`; None for any other."""
+        lease = lease_of(array)
+        return None if lease is None else lease.address
 
     def launched(self, *used: object) -> None:
         """Kernels were queued on the stream that read or write what `used` holds: it is kept until `settle`."""
@@ -180,24 +188,21 @@ class MappedPool:
         except IndexError:
             array = self._gpu.mapped(self.shape, self._dtype, self._part)
             self.made += 1
-        lease = Lease(array)
+        lease = Lease(array, self._gpu.address(array) or 0)
         weakref.finalize(lease, self._free.append, array).atexit = False
         return np.asarray(lease)
 
 
 class Lease:
-    """Stands under the array that is handed out, and ends with it and all its views. on_device: what the GPU knows of
-    it, for whoever works there."""
+    """Stands under the array that is handed out, and ends with it and all its views. address: for kernels. on_device:
+    what the GPU knows of it, for whoever works there."""
 
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array
+    def __init__(self, array: NDArray[Any], address: int) -> None:
         self.__array_interface__ = array.__array_interface__
+        self.address = address
         self.on_device: Any = None
-
-    def get_device_pointer(self) -> int:
-        return int(self._array.base.get_device_pointer())  # type: ignore[union-attr]
 
 
 def lease_of(array: NDArray[Any]) -> Lease | None:
-    """What stands under an array of a `MappedPool`; None under any other."""
+    """What stands under a whole array of mapped memory; None under any other."""
     return array.base if isinstance(array.base, Lease) else None

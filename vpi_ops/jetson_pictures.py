@@ -75,7 +75,7 @@ class DevicePictures(Generic[Place]):
         geometry = ("picture", part, placement.seen)
         sampled = self._frames.sampled(place, width, geometry, make, (x0, y0), self._preprocessor.padding)
         with self._gpu.working():
-            self._kernels.picture(sampled, lease.get_device_pointer(), self._gpu.stream)
+            self._kernels.picture(sampled, lease.address, self._gpu.stream)
         self._gpu.launched(picture)
         lease.on_device = DevicePicture(self._gpu, self._kernels, self._frames, place, sampled)
         return picture

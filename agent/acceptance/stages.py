@@ -79,7 +79,7 @@ class Stage:
 
 
 def _analysis(ops: VisionOps, m: Material) -> Run:
-    return lambda: ops.analysis(m.frames[0])
+    return lambda: ops.analysis(m.frames[0][:])  # another frame each time: what was made of one may be kept
 
 
 def _fill(ops: VisionOps, m: Material) -> Run:
@@ -154,18 +154,27 @@ def _histogram(ops: VisionOps, m: Material) -> Run:
 def _warp(ops: VisionOps, m: Material) -> Run:
     rows, cols = np.indices(m.grid, np.float32)
     source = np.stack([rows.reshape(-1) + np.float32(0.3), cols.reshape(-1) - np.float32(0.6)], axis=1)
-    return lambda: ops.warp(m.features[0], source, m.grid)
+    values = _tokens(ops, m.features[0])
+    return lambda: ops.warp(values, source, m.grid)
 
 
 def _blend(ops: VisionOps, m: Material) -> Run:
     alpha = np.linspace(0, 1, len(m.features[0]), dtype=np.float32)
+    accumulated, new = (_tokens(ops, features) for features in m.features)
 
     def run() -> NDArray[np.float32]:
-        accumulated: NDArray[np.float32] = m.features[0].copy()
-        ops.blend(accumulated, m.features[1], alpha)
+        accumulated[...] = m.features[0]
+        ops.blend(accumulated, new, alpha)
         return accumulated
 
     return run
+
+
+def _tokens(ops: VisionOps, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A token map where the operations want it."""
+    made = ops.tokens(*features.shape)
+    made[...] = features
+    return made
 
 
 STAGES = (

@@ -42,7 +42,7 @@ class Accumulator:
     def fetch(self, source: NDArray[np.int64]) -> None:
         """Every slot takes over what was blended in slot `source[slot]`."""
         if self._features is not None:
-            self._features = self._features[source]
+            self._features[...] = self._features[source]
 
     def process(
         self,
@@ -60,7 +60,8 @@ class Accumulator:
         before; what is blended comes to them, and is then left alone.
         """
         if self._features is None:
-            self._features = features.copy()
+            self._features = self._ops.tokens(*features.shape)
+            self._features[...] = features
             return self._features
         if not steady:
             self._apart = 1.0

@@ -98,7 +98,8 @@ class TemporalVLM:
         self._current, self._previous, self._reference = (
             ops.pyramid(encoder.grid, encoder.patch_size) for _ in range(3)
         )
-        self._features, self._anchor = (np.zeros((self._tokens, encoder.dim), np.float32) for _ in range(2))
+        self._features = ops.tokens(self._tokens, encoder.dim)
+        self._anchor = np.zeros((self._tokens, encoder.dim), np.float32)
         self._since_full = np.zeros(self._tokens, np.float32)
         self._nothing = np.zeros(self._tokens, np.float32)
         self._still = np.zeros((self._tokens, 2), np.float32)
