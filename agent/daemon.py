@@ -15,12 +15,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from agent import __version__, notify
+from agent import __version__, notify, remembering
 from agent.applying.checking import Size
 from agent.applying.engine import ApplyEngine
 from agent.applying.following import FileWatch
@@ -39,6 +42,8 @@ from agent.events.outbox import Outbox
 from agent.events.sinks import NdjsonSink, Sink
 from agent.evidence.archive import Archive
 from agent.fleet import Fleet
+from agent.homeassistant import announcing
+from agent.homeassistant.announcing import RetainedTopics
 from agent.insight.anomaly import AnomalySettings
 from agent.insight.change import ChangeSettings
 from agent.learning import Learned
@@ -46,9 +51,11 @@ from agent.metrics import Metrics
 from agent.mqtt.address import BrokerAddress
 from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Command, CommandError
-from agent.mqtt.topics import Topics
+from agent.mqtt.topics import ALERT_IMAGE, ASKED_IMAGE, Topics
 from agent.power.guard import PowerGuard
 from agent.power.sensors import Sensors
+from agent.presence import Presence
+from agent.remembering import CameraMemory
 from agent.rules.attending import Attending
 from agent.rules.book import RuleBook
 from agent.service import rescue
@@ -102,7 +109,9 @@ class Daemon:
         self._file = FileWatch(self._layers.file)
         self._reload_wanted = False
         self.link: MqttLink | None = None
-        self._linked: object = None
+        self._presence: Presence | None = None
+        self._moving: dict[str, bool] = {}
+        self._linked: Mqtt | None = None
         self.unsent = 0
         """After the end: events that wait in the outbox for the next run."""
         try:
@@ -135,6 +144,8 @@ class Daemon:
         self._book = self._open_book(settings)
         self._archive = self._open_archive(settings)
         self._learned = Learned(self._folder / "baselines", self._notes)
+        self._remembered = CameraMemory(self._folder / remembering.FILE)
+        self._retained = RetainedTopics(self._folder / announcing.FILE)
         self._rules = RuleBook(self._folder)
         if self._rules.trouble is not None:
             self._notes.append(self._rules.trouble)
@@ -144,7 +155,9 @@ class Daemon:
             self._archive,
             self.metrics,
             self._learned,
+            self._remembered,
             self._set_available,
+            self._set_motion,
             self._options.retry,
             self._options.anomaly,
             self._options.change,
@@ -194,14 +207,30 @@ class Daemon:
     def _open_link(self, settings: Settings) -> None:
         """Raises ConfigError."""
         if settings.mqtt is not None:
-            commands = CameraCommands(self.cameras, self._book, self._archive, self._folder, self._learned.snapshots)
-            address = broker_address(settings.mqtt)
+            commands = CameraCommands(
+                self.cameras,
+                self._book,
+                self._archive,
+                self._folder,
+                self._learned.snapshots,
+                on_mute=self._remembered.mute,
+                on_picture=partial(self._show, ASKED_IMAGE),
+            )
             handlers = {**commands.handlers, **self._attending.handlers, "analysis": self._set_analysis}
-            self.link = MqttLink(address, self.topics, self.outbox, handlers=handlers, loop=self.progress.loop)
-        self._linked = settings.mqtt, settings.device.name
+            self.link = MqttLink(
+                BrokerAddress.of(settings.mqtt),
+                self.topics,
+                self.outbox,
+                handlers=handlers,
+                retracted=self._retained.forgotten,
+                loop=self.progress.loop,
+            )
+            self._presence = Presence(self.link, self.topics, settings.mqtt, settings.device.name, self._retained)
+            self._presence.announce(list(settings.cameras))
+        self._linked = settings.mqtt
 
     def _close_link(self) -> None:
-        link, self.link = self.link, None
+        link, self.link, self._presence = self.link, None, None
         if link is not None:
             link.close()
 
@@ -223,7 +252,9 @@ class Daemon:
     def _open_archive(self, settings: Settings) -> Archive:
         kept = settings.events.retention
         beat = self.progress.loop("evidence")
-        archive = Archive(self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes, beat=beat)
+        archive = Archive(
+            self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes, show=self._show_alert, beat=beat
+        )
         return self._stack.enter_context(archive)
 
     def run(self, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> None:
@@ -234,9 +265,8 @@ class Daemon:
         """
         if self.link is not None and not self._options.retry:
             self.link.wait_connected(_BROKER_WITHIN_S)
-        for name, camera in self.cameras.items():
-            if self.link is not None:
-                self.link.set_analysis(name, True)
+        for camera in self.cameras.values():
+            self._tell_switches(camera)
             camera.start()
         self.supervisor.started()
         until = time.monotonic() + (self._options.seconds or float("inf"))
@@ -319,25 +349,29 @@ class Daemon:
     def change(self, settings: Settings, *, strict: bool) -> None:
         """Run these cameras on this broker from now on; on the applier's thread. Raises StillwatchError."""
         self._fleet.change(settings, strict=strict)
-        if (settings.mqtt, settings.device.name) != self._linked:
+        if settings.mqtt != self._linked:
             self._close_link()
             self._open_link(settings)
             for name, camera in self.cameras.items():
                 self._set_available(name, camera.capture.phase is Phase.STREAMING)
-                self._tell_analysis(camera)
+                self._tell_switches(camera)
+        elif self._presence is not None:
+            self._presence.announce(list(settings.cameras))
         self._teller.use(self.link, self._fleet.server, self._fleet.model_bytes)
 
     def _camera_made(self, camera: Camera) -> None:
         self._teller.watch(camera)
         self.power.relieve(camera)
-        self._tell_analysis(camera)
+        self._tell_switches(camera)
 
     def _camera_gone(self, name: str) -> None:
-        self._set_available(name, False)
+        if self.link is not None:
+            self.link.forget_camera(name)
 
-    def _tell_analysis(self, camera: Camera) -> None:
+    def _tell_switches(self, camera: Camera) -> None:
         if self.link is not None:
             self.link.set_analysis(camera.name, camera.enabled)
+            self.link.set_motion(camera.name, self._moving.get(camera.name, False))
 
     def _stored(self, event: AnyEvent) -> None:
         """On the book's thread, after the outbox has taken an event."""
@@ -351,17 +385,29 @@ class Daemon:
         if self.link is not None:
             self.link.set_camera_available(camera, available)
 
+    def _set_motion(self, camera: str, moving: bool) -> None:
+        """On the camera's thread."""
+        self._moving[camera] = moving
+        if self.link is not None:
+            self.link.set_motion(camera, moving)
+
+    def _show_alert(self, event_id: str, image: NDArray[np.uint8]) -> None:
+        """On the archive's thread: the picture of any event, of which alerts are shown."""
+        event = self._book.recall(event_id)
+        if event is not None and event.kind in ("anomaly", "rule"):
+            self._show(ALERT_IMAGE, event.camera, image)
+
+    def _show(self, name: str, camera: str, image: NDArray[np.uint8]) -> None:
+        presence = self._presence
+        if presence is not None:
+            presence.show(camera, name, image)
+
     def _set_analysis(self, command: Command) -> Mapping[str, JsonValue]:
         name, enabled = command.text("camera"), bool(command.arguments["enabled"])
         camera = self.cameras.get(name)
         if camera is None or self.link is None:
             raise CommandError(f"analysis: no camera {name!r:.80}; known: {', '.join(self.cameras)}")
         camera.enabled = enabled
+        self._remembered.enable(name, enabled)
         self.link.set_analysis(name, enabled)
         return {"camera": name, "enabled": enabled}
-
-
-def broker_address(mqtt: Mqtt) -> BrokerAddress:
-    """The broker of a configuration, with its password read. Raises ConfigError."""
-    password = None if mqtt.password is None else mqtt.password.read()
-    return BrokerAddress.parse(mqtt.url, user=mqtt.user, password=password, ca_file=mqtt.ca, protocol=mqtt.protocol)

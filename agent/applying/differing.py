@@ -59,8 +59,10 @@ def _shared(path: str) -> str | None:
     top, _, below = path.partition(".")
     if top in ("cameras", "profile", "fidelity_floor", "describer") or below.startswith("clips"):
         return None
+    if path == "device.name":  # read anew each time that it is told
+        return None
     if top == "model":
         return MODEL
-    if path == "device.name" or (top == "mqtt" and below != "root"):
+    if top == "mqtt" and below != "root":
         return MQTT
     return AGENT

@@ -88,6 +88,11 @@ class ApplyEngine:
         return self._journal.last
 
     @property
+    def settings(self) -> Settings:
+        """What is in force."""
+        return self._settings
+
+    @property
     def troubles(self) -> tuple[str, ...]:
         """Sentences about what is configured and not in force."""
         return tuple(self._troubles.copy().values())
