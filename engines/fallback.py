@@ -19,7 +19,7 @@ after it; a GPU that has lost its context fails for ever."""
 
 class FallbackEncoder:
     """Implements `Encoder`. Failures of the first are raised as they come; at the third in a row the call, and every
-    later one, goes to the second, which is made then. tell: is told why, once.
+    later one, goes to the second, which is made then, and the first is closed. tell: is told why, once.
 
     degraded: the same sentence, None as long as all is well.
     """
@@ -68,12 +68,16 @@ class FallbackEncoder:
     def reset(self) -> None:
         self._now.reset()
 
+    def close(self) -> None:
+        self._now.close()
+
     def _count(self, fault: EngineFault) -> None:
         """Raise it, until it is time for the second encoder."""
         self._failed += 1
         if self.degraded is not None or self._failed < PATIENCE:
             raise fault
-        self._now = self._second()
+        first, self._now = self._now, self._second()
+        first.close()
         self.degraded = f"the encoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
         self._tell(self.degraded)
 

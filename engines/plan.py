@@ -127,3 +127,7 @@ class Encoder(Protocol):
     def reset(self) -> None:
         """Forget everything; the next call is a full encode."""
         ...
+
+    def close(self) -> None:
+        """Give back what is held on a GPU, from whatever thread. The encoder can't be used afterwards."""
+        ...

@@ -75,6 +75,9 @@ class LinearEncoder:
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._mix(self._patches(picture))
 
+    def close(self) -> None:
+        pass
+
     def reset(self) -> None:
         self._valid = False
 

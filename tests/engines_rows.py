@@ -82,6 +82,9 @@ class RowsEncoder:
             self._cache[i, j][:, replaced] = found[name][:, source]
         self._features[slots] = found["features"][source]
 
+    def close(self) -> None:
+        pass
+
     def reset(self) -> None:
         self._valid = False
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from config.errors import EngineFault
 from vpi_ops.cuda import Sampled
 from vpi_ops.jetson_memory import Gpu
 from vpi_ops.kernels.resampling import Resampling
@@ -98,7 +100,8 @@ class DeviceFrames:
 
     def close(self) -> None:
         """Give the memory back."""
-        self._gpu.settle()
+        with suppress(EngineFault):
+            self._gpu.settle()
         self._free()
 
     def _allocate(self, size: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +108,9 @@ class Gpu:
             return self.cuda.mem_alloc(size)
 
     def release(self, block: Any, size: int, part: str) -> None:
-        """Free what `device` gave, once all that uses it has been waited for."""
-        with self.active():
+        """Free what `device` gave, once all that uses it has been waited for. What a GPU that has failed doesn't take
+        back is lost with its context."""
+        with self.active(), suppress(self.cuda.Error):
             block.free()
         self._count(part, -size, 0)
 

@@ -173,8 +173,10 @@ class TemporalVLM:
                 view.warp.limit(left_px=20 * s.motion_low, error_px=s.flow_error_px)
 
     def close(self) -> None:
-        """Let the flow thread end."""
+        """Let the flow thread end, and give back what is held on a GPU."""
         self._motion.close()
+        self._ops.close()
+        self._encoder.close()
 
     def _coherent(self, frame: Frame) -> FrameResult:
         lap = self._watch.lap

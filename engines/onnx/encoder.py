@@ -110,6 +110,9 @@ class OnnxEncoder:
     def reset(self) -> None:
         self._valid = False
 
+    def close(self) -> None:
+        """Nothing is held but memory of the host."""
+
     # What `engines.onnx.pair` shares.
 
     def selects(self, plan: EncodePlan) -> bool:

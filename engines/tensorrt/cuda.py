@@ -72,7 +72,7 @@ class CudaGpu:
             raw = self._driver.mem_alloc(nbytes)
             self._driver.memset_d8(int(raw), 0, nbytes)
             self._driver.Context.synchronize()  # else a non-blocking stream could overtake the zeros
-        return _Block(raw, nbytes)
+        return _Block(raw, nbytes, self)
 
     def staging(self, nbytes: int) -> NDArray[Any]:
         with self._faults("page-locked memory"):
@@ -123,12 +123,14 @@ class _Block:
 
     raw: Any
     nbytes: int
+    gpu: CudaGpu
 
     def __int__(self) -> int:
         return int(self.raw)
 
     def free(self) -> None:
-        self.raw.free()
+        with self.gpu._faults("cuMemFree"):
+            self.raw.free()
 
 
 class _Stream:

@@ -127,17 +127,22 @@ class TensorRtEncoder:
         self._valid = False
 
     def close(self) -> None:
-        """Give the memory on the GPU back. The encoder can't be used afterwards."""
+        """Give the memory on the GPU back, once it is done with its work. What a GPU that has failed doesn't take back
+        is lost with its context. The encoder can't be used afterwards."""
         with self._gpu.active():
+            with suppress(EngineFault):
+                self._stream.synchronize()
             self._release()
 
     def _release(self) -> None:
         while self._executions:
             execution, own = self._executions.pop()
-            execution.close()
+            with suppress(EngineFault):
+                execution.close()
             self._runtime.memory.count("scratch", -own, 0)
         while self._blocks:
-            self._runtime.memory.free(*self._blocks.pop())
+            with suppress(EngineFault):
+                self._runtime.memory.free(*self._blocks.pop())
 
     def _build(self) -> None:
         manifest, tokens = self._manifest, self._manifest.tokens

@@ -3,6 +3,7 @@ host would have sent."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,9 @@ from engines_checkpoint import Size, write_checkpoint
 from numpy.typing import NDArray
 from tensorrt_world import World, simulated
 
+from config.errors import EngineFault
 from engines.export import export_model
+from engines.fallback import PATIENCE, FallbackEncoder
 from engines.manifest import Model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
@@ -118,3 +121,22 @@ def test_an_encoder_on_the_cpu_waits_for_the_picture(world: World, model: Model,
     found = host.encode_full(pictures.picture(image))
     cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.999
+
+
+def test_memory_is_given_back_by_whatever_thread_closes_and_when_an_encoder_is_given_up(
+    world: World, model: Model, runtime: TensorRtRuntime
+) -> None:
+    closed = FallbackEncoder(TensorRtEncoder(runtime), lambda: OnnxEncoder(OnnxRuntime(model, threads=1)), print)
+    closed.encode(frame(1)[:56, :56], FULL)
+    thread = threading.Thread(target=closed.close)
+    thread.start()
+    thread.join()
+    given_up = FallbackEncoder(TensorRtEncoder(runtime), lambda: OnnxEncoder(OnnxRuntime(model, threads=1)), print)
+    world.libcuda.launches = PATIENCE
+    for _ in range(PATIENCE - 1):
+        with pytest.raises(EngineFault):
+            given_up.encode(frame(1)[:56, :56], FULL)
+    given_up.encode(frame(1)[:56, :56], FULL)
+    assert given_up.degraded
+    assert not world.machine.counts["leaked"]
+    assert all(usage.allocated == 0 for part, usage in runtime.memory.parts().items() if part != "weights")
