@@ -41,7 +41,7 @@ from agent.rules.attendant import Attendant, answers_of
 from agent.rules.book import RuleBook
 from agent.rules.camera import CameraRules
 from agent.rules.telling import RuleTeller
-from agent.runtimes import choose_encoder
+from agent.runtimes import choose_decoder, choose_encoder
 from agent.service.progress import Progress
 from agent.vision import choose_vision
 from agent.watching import CameraWatch
@@ -53,6 +53,7 @@ from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.preprocess import Preprocessor
 from engines.tensorrt.building import Watch
+from engines.text.language import Language
 from vpi_ops.choice import host_shrink
 
 if TYPE_CHECKING:
@@ -104,11 +105,19 @@ class CameraBuilder:
             log.info("encoder", used=self._encoding.used, not_taken=self._encoding.not_taken)
             self._vision = choose_vision()
             log.info("image operations", patches=self._vision.patches, flow=self._vision.flow)
-            self._decoder = Decoder(self._model, spin=False)
+            self._decoder = Decoder(self._model, language=self._language(), spin=False)
             self._asking = self._stack.enter_context(Asking(self._weigh, self._desk.progress.loop("rules")))
         except BaseException:
             self._stack.close()
             raise
+
+    def _language(self) -> Language | None:
+        """What the built-in words come from. Where a vision server gives them, the GPU's memory is left to others."""
+        if self._describer is not None:
+            return None
+        speaking = choose_decoder(self._model, beside=self._encoding, watch=_building())
+        log.info("decoder", used=speaking.used, not_taken=speaking.not_taken)
+        return None if speaking.runtime is None else speaking.language(self._runtime)
 
     @property
     def model_bytes(self) -> int:
@@ -268,7 +277,7 @@ def _building() -> Watch:
 
     def step(name: str, done: float | None) -> None:
         if done is None:
-            log.info("preparing the encoder for TensorRT", step=name)
+            log.info("preparing engines for TensorRT", step=name)
 
     return Watch(step, lambda: extend_start(60))
 

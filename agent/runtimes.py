@@ -7,9 +7,11 @@ that is missing is named with the command that brings it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TypeVar
 
 import onnxruntime
 import structlog
@@ -31,6 +33,7 @@ from engines.text.language import Language
 
 log = structlog.get_logger()
 Has = Callable[[str], bool]
+Made = TypeVar("Made")
 _MISSING = {
     "tensorrt": "TensorRT runs encoder and decoder on the GPU; it comes with NVIDIA JetPack (apt install "
     "python3-libnvinfer; an environment needs --system-site-packages to see it) and is not on this machine.",
@@ -57,7 +60,8 @@ class EncoderChoice:
         except EngineFault as fault:
             log.warning("a camera's encoder runs on ONNX Runtime", reason=str(fault))
             return host()
-        return FallbackEncoder(first, host, lambda reason: log.error("encoder degraded", reason=reason))
+        encoder = FallbackEncoder(first, host, lambda reason: log.error("encoder degraded", reason=reason))
+        return _closing(encoder, first.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,17 @@ class DecoderChoice:
         except EngineFault as fault:
             log.warning("the decoder runs on ONNX Runtime", reason=str(fault))
             return LanguageModel(host)
-        return FallbackLanguage(
+        language = FallbackLanguage(
             first, lambda: LanguageModel(host), lambda reason: log.error("decoder degraded", reason=reason), NoRoom
         )
+        return _closing(language, first.close)
+
+
+def _closing(made: Made, close: Callable[[], None]) -> Made:
+    """Memory on the GPU is given back when its user is gone, as when a camera is taken out: PyCUDA frees it only where
+    the context is current. Not at the end of the process, which frees it anyway, maybe without a driver."""
+    weakref.finalize(made, close).atexit = False
+    return made
 
 
 def installed(module: str) -> bool:

@@ -1,0 +1,111 @@
+"""The running agent as a household meets it: Home Assistant, pictures, motion, a mute that outlives a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from homeassistant_rules import check
+from mqtt_world import Subscriber, needs_mosquitto, until
+
+from agent.mqtt.broker import LocalBroker
+
+ROOT = Path(__file__).parents[1]
+BASE = "stillwatch/box"
+FRONT = "homeassistant/device/stillwatch_box_front/config"
+
+pytestmark = [needs_mosquitto, pytest.mark.timeout(300)]
+
+
+@contextmanager
+def agent(folder: Path, url: str, *, home: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """`stillwatch run` with one busy camera, in a state folder that stays."""
+    options = "discovery: homeassistant, images: {max_bytes: 20KB}" if home else "protocol: auto"
+    config = folder / "agent.yaml"
+    config.write_text(
+        f"""
+device: {{id: box, name: Porch box}}
+mqtt: {{url: "{url}", {options}}}
+events: {{dir: {folder}/state, clips: null}}
+cameras:
+  front: {{source: "scene:street?seed=7&fps=5&width=640&height=360"}}
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "run", "--config", str(config)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def state(watcher: Subscriber) -> dict[str, Any]:
+    return json.loads(watcher.last(f"{BASE}/front/state") or "{}")  # type: ignore[no-any-return]
+
+
+def test_what_a_household_meets(tmp_path: Path) -> None:
+    with LocalBroker() as broker, Subscriber(broker.port) as watcher:
+        with agent(tmp_path, broker.url):
+            until(lambda: watcher.last(FRONT), "the announcement")
+            check(FRONT, json.loads(watcher.last(FRONT) or ""))
+            until(lambda: watcher.last(f"{BASE}/front/motion") == "ON", "something to move in the street")
+            watcher.publish(f"{BASE}/cmd/test-alert", '{"text": "Hello."}')
+            until(lambda: watcher.on(f"{BASE}/front/image/alert"), "the picture of the alert")
+            watcher.publish(f"{BASE}/cmd/snapshot", '{"camera": "front"}')
+            until(lambda: watcher.on(f"{BASE}/front/image/snapshot"), "the picture that was asked for")
+            for name in ("alert", "snapshot"):
+                jpeg = watcher.on(f"{BASE}/front/image/{name}")[-1].payload
+                assert len(jpeg) <= 20_000
+                picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+                assert picture is not None and picture.shape[1] * 9 == picture.shape[0] * 16
+            forms = [message.document for message in watcher.on(f"{BASE}/front/event")]
+            assert {"anomaly", "anomaly_end"} <= {form["event_type"] for form in forms}
+            watcher.publish(f"{BASE}/cmd/mute", '{"for_s": 3600}')
+            watcher.publish(f"{BASE}/front/analysis/set", "OFF")
+            until(lambda: watcher.last(f"{BASE}/front/motion") == "OFF", "motion to be unknown")
+            until(lambda: state(watcher).get("muted_until") and not state(watcher)["enabled"], "both to be told")
+        muted_until = state(watcher)["muted_until"]
+        seen = len(watcher.on(f"{BASE}/front/state"))
+        with agent(tmp_path, broker.url, home=False):
+            until(lambda: len(watcher.on(f"{BASE}/front/state")) > seen, "the next run")
+            until(lambda: watcher.last(FRONT) == "", "Home Assistant to forget the camera")
+            until(lambda: watcher.last(f"{BASE}/front/image/alert") == "", "the picture to be taken back")
+            until(lambda: state(watcher)["muted_until"], "the mute")
+            assert state(watcher)["muted_until"][:18] == muted_until[:18]
+            assert not state(watcher)["enabled"] and watcher.last(f"{BASE}/front/analysis/state") == "OFF"
+            watcher.publish(f"{BASE}/cmd/mute", '{"for_s": 0}')
+            watcher.publish(f"{BASE}/front/analysis/set", "ON")
+            until(lambda: state(watcher)["enabled"] and state(watcher)["muted_until"] is None, "everything as it was")
+    assert json.loads((tmp_path / "state/cameras.json").read_text()) == {}
+
+
+def test_no_picture_leaves_unless_it_is_wanted(tmp_path: Path) -> None:
+    with LocalBroker() as broker, Subscriber(broker.port) as watcher:
+        with agent(tmp_path, broker.url, home=False):
+            until(lambda: watcher.last(f"{BASE}/front/availability") == "online", "the camera")
+            watcher.publish(f"{BASE}/cmd/test-alert", "{}")
+            watcher.publish(f"{BASE}/cmd/snapshot", '{"camera": "front"}')
+            until(lambda: watcher.on(f"{BASE}/cmd/snapshot/result"), "the snapshot")
+            until(lambda: watcher.on(f"{BASE}/front/alert"), "the alert")
+        assert not [m for m in watcher.messages if "/image/" in m.topic or b"\xff\xd8" in m.payload]
+        assert not [m for m in watcher.messages if m.topic.startswith("homeassistant")]
