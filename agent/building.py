@@ -31,10 +31,12 @@ from agent.evidence.recording import recorded
 from agent.evidence.ring import ClipSpan, PacketRing
 from agent.insight.anomaly import AnomalyModel, AnomalySettings
 from agent.insight.change import ChangeSettings, SemanticChange
+from agent.insight.stir import Stir
 from agent.learning import Learned
 from agent.metrics import Metrics
 from agent.notify import extend_start
 from agent.questions.moments import Moments
+from agent.remembering import CameraMemory
 from agent.reporting import CameraReporter
 from agent.rules.asking import Asking
 from agent.rules.attendant import Attendant, answers_of
@@ -68,14 +70,16 @@ _SERVER_GRACE_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Desk:
     """Where cameras hand in what they have to tell and to keep. on_available: called when frames of a camera begin and
-    when they stop. retry: connect again to what was lost."""
+    when they stop. on_motion: the same for what moves in them. retry: connect again to what was lost."""
 
     folder: Path
     book: EventBook
     archive: Archive
     metrics: Metrics
     learned: Learned
+    remembered: CameraMemory
     on_available: Callable[[str, bool], None]
+    on_motion: Callable[[str, bool], None]
     retry: bool
     anomaly: AnomalySettings
     change: ChangeSettings
@@ -93,6 +97,7 @@ class CameraBuilder:
         self._desk = desk
         self._stack = ExitStack()
         self._costs: EncodeCosts | None = None
+        self._crossover = 0
         self.server: VisionServer | None = None
         self.patience_s = 10.0
         """For words that are being made when every source has ended."""
@@ -133,8 +138,10 @@ class CameraBuilder:
         camera, manifest = settings.cameras[name], self._model.manifest
         ops, pictures = self._vision.camera(Preprocessor(manifest, host_shrink()))
         encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime))
+        if self._costs is not None:
+            encoder.crossover = self._crossover
         vlm = TemporalVLM(pictures, encoder, ops, _coherence(settings), costs=self._costs)
-        self._costs = vlm.costs
+        self._costs, self._crossover = vlm.costs, encoder.crossover  # measured with the first camera
         clips = settings.events.clips
         ring = None if clips is None else PacketRing(pre_s=clips.pre_s)
         reporter = self._reporter(name, camera, _evidence(self._desk.archive, ring, clips, camera))
@@ -152,9 +159,9 @@ class CameraBuilder:
             ignore=camera.ignore,
             metrics=self._desk.metrics,
             auto=settings.profile == AUTO,
-            followers=attendant.followers,
+            followers=(*attendant.followers, Stir(partial(self._desk.on_motion, name))),
         )
-        return Camera(
+        made = Camera(
             name,
             recorded(source_of(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
             watch,
@@ -166,6 +173,9 @@ class CameraBuilder:
             recall=partial(self._desk.learned.load, name, manifest, anomaly),
             progress=self._desk.progress,
         )
+        made.enabled = self._desk.remembered.of(name).enabled
+        reporter.mute(self._desk.remembered.mute_left_s(name))
+        return made
 
     def _open_describing(self, describer: Describer | None, cameras: Sequence[str]) -> DescribingThread:
         enter = self._stack.enter_context

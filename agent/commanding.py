@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
@@ -35,6 +36,7 @@ _ALERTS = ("anomaly", "rule")
 
 class CameraCommands:
     """The handlers of `cmd/…` for these cameras. baselines: how each camera's anomaly model is copied for a file.
+    on_mute: called with a camera and the seconds that it is muted for; on_picture: with what was asked for.
 
     Every handler raises CommandError for arguments that can't be used and for what can't be done now.
     """
@@ -46,9 +48,13 @@ class CameraCommands:
         archive: Archive,
         folder: Path,
         baselines: Mapping[str, Snapshot],
+        *,
+        on_mute: Callable[[str, float], None] = lambda _camera, _for_s: None,
+        on_picture: Callable[[str, NDArray[np.uint8]], None] = lambda _camera, _image: None,
     ) -> None:
         self._cameras, self._book, self._archive = cameras, book, archive
         self._folder, self._baselines = folder, baselines
+        self._on_mute, self._on_picture = on_mute, on_picture
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -66,6 +72,7 @@ class CameraCommands:
         """`camera` → the newest picture, as a file beside the events."""
         camera = self._camera(command, "camera")
         frame = fresh_frame(camera, command)
+        self._on_picture(camera.name, frame.image)
         try:
             path = self._archive.picture(frame.image)
         except OSError as error:
@@ -92,6 +99,7 @@ class CameraCommands:
         if isinstance(for_s, bool) or not isinstance(for_s, (int, float)) or not 0 <= for_s <= _LONGEST_MUTE_S:
             raise CommandError(f"mute: expected 0 to {_LONGEST_MUTE_S:g} seconds for 'for_s', found {for_s!r:.80}")
         until = camera.reporter.mute(float(for_s))
+        self._on_mute(camera.name, float(for_s))
         return {"camera": camera.name, "muted_until": None if until is None else rfc3339(until)}
 
     def acknowledge(self, command: Command) -> Mapping[str, JsonValue]:

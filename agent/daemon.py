@@ -57,6 +57,8 @@ from agent.power.sensors import Sensors
 from agent.presence import Presence
 from agent.remembering import CameraMemory
 from agent.rules.attending import Attending
+from agent.remote.desk import RemoteConfig
+from agent.remote.joining import attach, key_troubles, open_desk
 from agent.rules.book import RuleBook
 from agent.service import rescue
 from agent.service.progress import Progress
@@ -170,6 +172,9 @@ class Daemon:
         if not began.safe:
             self._fleet.build(settings)
         self.applier = ApplyEngine(self, journal, self._layers, began, closing=self._closing)
+        self._remote: RemoteConfig | None = None
+        if settings.remote is not None:
+            self._remote = open_desk(settings.remote, self.applier, self.topics, self._folder, lambda: self.link)
         self._book.end_interrupted()
         self._attending = Attending(self.cameras, self._rules, self.topics)
         self._stack.callback(self._close_link)
@@ -196,7 +201,7 @@ class Daemon:
             self.outbox,
             self.metrics,
             self.link,
-            notes=lambda: (*self._notes, *self.applier.troubles),
+            notes=lambda: (*self._notes, *self.applier.troubles, *key_troubles(settings.remote)),
             server=self._fleet.server,
             model_bytes=self._fleet.model_bytes,
             power=self.power,
@@ -225,9 +230,16 @@ class Daemon:
                 retracted=self._retained.forgotten,
                 loop=self.progress.loop,
             )
+            if self._remote is not None:
+                attach(self._remote, self.link, self.topics)
+        self._announce(settings)
+        self._linked = settings.mqtt
+
+    def _announce(self, settings: Settings) -> None:
+        """Show the broker what there is now."""
+        if self.link is not None and settings.mqtt is not None:
             self._presence = Presence(self.link, self.topics, settings.mqtt, settings.device.name, self._retained)
             self._presence.announce(list(settings.cameras))
-        self._linked = settings.mqtt
 
     def _close_link(self) -> None:
         link, self.link, self._presence = self.link, None, None
@@ -268,6 +280,8 @@ class Daemon:
         for camera in self.cameras.values():
             self._tell_switches(camera)
             camera.start()
+        if self._remote is not None:
+            self._remote.start()
         self.supervisor.started()
         until = time.monotonic() + (self._options.seconds or float("inf"))
         while not self._over() and not stop.wait(min(_TICK_S, max(0.0, until - time.monotonic()))):
@@ -297,6 +311,8 @@ class Daemon:
         self.supervisor.stopping()
         self._closing.set()
         self.applier.close(1.0)
+        if self._remote is not None:
+            self._remote.close()
         patience_s = 0.8 if hurry else 10.0
         stoppers = [threading.Thread(target=camera.stop, args=(patience_s,)) for camera in self.cameras.values()]
         for stopper in stoppers:
@@ -355,8 +371,8 @@ class Daemon:
             for name, camera in self.cameras.items():
                 self._set_available(name, camera.capture.phase is Phase.STREAMING)
                 self._tell_switches(camera)
-        elif self._presence is not None:
-            self._presence.announce(list(settings.cameras))
+        else:
+            self._announce(settings)
         self._teller.use(self.link, self._fleet.server, self._fleet.model_bytes)
 
     def _camera_made(self, camera: Camera) -> None:
@@ -377,6 +393,8 @@ class Daemon:
         """On the book's thread, after the outbox has taken an event."""
         if self.link is not None:
             self.link.notify()
+        if event.type is EventType.NEW and event.kind in ("anomaly", "rule", "health"):
+            log.info("alert", kind=event.kind, camera=event.camera, event_id=event.id, severity=event.severity.value)
         seen = event.frame_ts if event.type is EventType.NEW else None
         latency_s = None if seen is None else (event.ts - seen).total_seconds()
         self.metrics.event(event.camera, event.kind, event.type.value, latency_s)
