@@ -1,4 +1,5 @@
-"""Logs go to stderr: lines for people on a terminal, one JSON object a line everywhere else."""
+"""Logs go to stderr: lines for people on a terminal, records with fields to systemd's journal where stderr leads
+there, one JSON object a line everywhere else. What is said again and again is said once a minute."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from agent.service.journal import ToJournal, stderr_is_journal
+from agent.service.repeated import Repeated
 from config.redact import redact
 
 
@@ -33,7 +36,8 @@ class _Stderr(io.TextIOBase):
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Configure structlog for this process: time, level, sentence and fields on a terminal, else NDJSON in UTC.
+    """Configure structlog for this process: time, level, sentence and fields on a terminal, fields in the journal, else
+    NDJSON in UTC.
 
     Tracebacks come without the values of variables, which may be whole pictures, or secrets.
     """
@@ -50,11 +54,14 @@ def set_up_logs(level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
     )
+    journal: list[Any] = [structlog.processors.format_exc_info, ToJournal()] if stderr_is_journal() else []
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             _hide_credentials,
+            Repeated(),
+            *journal,
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
