@@ -41,10 +41,15 @@ def look(name: str, camera: Camera) -> Size:
         return source.read(_FRAME_WITHIN_S).size
 
 
+def check_overlay(overlay: Mapping[str, JsonValue]) -> None:
+    """Raises Refused 422: the way back in must not depend on what comes over it."""
+    if local := [key for key in ("mqtt", "remote") if key in overlay]:
+        raise Refused(422, tuple((key, "is decided at the box") for key in local))
+
+
 def check(
     before: Settings | None,
     after: Settings,
-    overlay: Mapping[str, JsonValue],
     sizes: Mapping[str, Size],
     look: Look = look,
 ) -> None:
@@ -52,18 +57,11 @@ def check(
 
     before: what runs now, whose devices are held; None = nothing. sizes: of the pictures of the cameras that run.
     """
-    errors = [*_local(overlay), *_secrets(before, after), *_model(before, after)]
+    errors = [*_secrets(before, after), *_model(before, after)]
     if not errors:
         errors = [*_cameras(before, after, sizes, look)]
     if errors:
         raise Refused(422, tuple((path, redact(message)) for path, message in errors))
-
-
-def _local(overlay: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
-    """The way back in must not depend on what comes over it."""
-    for key in ("mqtt", "remote"):
-        if key in overlay:
-            yield key, "is decided at the box"
 
 
 def _secrets(before: Settings | None, after: Settings) -> Iterator[tuple[str, str]]:

@@ -7,16 +7,17 @@ from typing import Any
 
 from agent.applying.contract import Difference, Plan
 from config.loading import shown
-from config.settings import Settings
+from config.settings import Mqtt, Settings
 
 AGENT, MQTT, MODEL = "agent", "mqtt", "model"
 _NOTHING = object()
+_ROOT = Mqtt.model_fields["root"].default
 
 
 def plan(before: Settings, after: Settings) -> Plan:
     """The keys that differ, and who restarts: the cameras in the order of their names, then the shared parts."""
     diff = tuple(differences(shown(before), shown(after)))
-    shared = {part for each in diff if (part := _shared(each.path)) is not None}
+    shared = {part for each in diff if (part := _shared(each)) is not None}
     return Plan(diff, (*changed_cameras(before, after), *(part for part in (MODEL, MQTT, AGENT) if part in shared)))
 
 
@@ -37,7 +38,7 @@ def makings(settings: Settings, name: str) -> object:
 
 def needs_agent(diff: tuple[Difference, ...]) -> tuple[str, ...]:
     """Paths that only a start of the agent brings in."""
-    return tuple(each.path for each in diff if _shared(each.path) == AGENT)
+    return tuple(each.path for each in diff if _shared(each) == AGENT)
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]:
@@ -54,8 +55,9 @@ def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]
         yield Difference(path, None if before is _NOTHING else before, None if after is _NOTHING else after)
 
 
-def _shared(path: str) -> str | None:
+def _shared(each: Difference) -> str | None:
     """The part that is not a camera's and has to be made anew for this key, None where there is none."""
+    path = each.path
     top, _, below = path.partition(".")
     if top in ("cameras", "profile", "fidelity_floor", "describer") or below.startswith("clips"):
         return None
@@ -63,6 +65,6 @@ def _shared(path: str) -> str | None:
         return None
     if top == "model":
         return MODEL
-    if top == "mqtt" and below != "root":
-        return MQTT
+    if top == "mqtt":  # without a broker topics begin as they do by default
+        return AGENT if below == "root" and {each.before, each.after} != {None, _ROOT} else MQTT
     return AGENT

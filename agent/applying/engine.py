@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 from pydantic import JsonValue
 
-from agent.applying.checking import Size, check
+from agent.applying.checking import Size, check, check_overlay
 from agent.applying.contract import Candidate, Plan, Refused, Step
 from agent.applying.differing import needs_agent, plan
 from agent.applying.journal import Journal, Record
@@ -183,6 +183,7 @@ class ApplyEngine:
 
     def _examine(self, record: Record) -> tuple[Settings, Plan]:
         """The settings of a candidate and what they change. Raises Refused."""
+        check_overlay(record.overlay)
         try:
             document = self._layers.document(record.text or "")
             settings = validate(with_overlay(document, record.overlay, record.version))
@@ -200,7 +201,7 @@ class ApplyEngine:
             raise Refused(422, tuple((path, sentence) for path in paths))
         if self._safe:
             planned = replace(planned, restarts=tuple(settings.cameras))
-        check(None if self._safe else self._settings, settings, record.overlay, self._agent.sizes())
+        check(None if self._safe else self._settings, settings, self._agent.sizes())
         return settings, planned
 
     def _reload(self, probation_s: float) -> None:
