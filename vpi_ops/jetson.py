@@ -2,8 +2,9 @@
 
 A frame is handed over to the device once (`jetson_frames`). What host and kernels both use is mapped memory, so nothing
 is copied back; what counts is how often the host waits. For an ordinary frame that is once: the first `residual` after
-a `fill` also queues what is asked next, the difference to the frame before, the histogram, and where the frame before
-was asked for flow the grey images of this one; and one wait serves all of them. Corners are the CPU's to find.
+a `fill` also queues what is asked next, the difference to the frame before and the histogram, and one wait serves all
+of them. Where the frame before was asked for flow, this one will be: its grey images are made first, and the OFA begins
+while the kernels go on. Corners are the CPU's to find.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from vpi_ops.host import Floats, HostOps
 from vpi_ops.interface import FlowField, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
 from vpi_ops.jetson_frames import DeviceFrames
-from vpi_ops.jetson_memory import Gpu, MappedPool, open_gpu
+from vpi_ops.jetson_memory import NON_BLOCKING, Gpu, MappedPool, open_gpu
 from vpi_ops.kernels.resampling import Resampling
 
 Grey = NDArray[np.uint8]
 
 _BINS = 512
-_NON_BLOCKING = 1
 _GIVE_UP_AFTER = 3
 """Failures of the OFA in a row, after which flow stays with the host."""
 
@@ -45,6 +45,7 @@ class JetsonOps(HostOps):
         super().__init__(width=width)
         self.gpu, self.kernels, self._dense_flow = gpu, kernels, dense_flow
         self.frames = DeviceFrames(gpu)
+        self.frames.on_new = self._grey_ahead
         self._failed = 0
         self._picture: NDArray[np.uint8] | None = None
         self._out = self._exposure = gpu.mapped((2,), np.float32)
@@ -58,8 +59,9 @@ class JetsonOps(HostOps):
         self._alpha = self._out[:0]
         self._sources, self._warped, self._errors = (np.zeros((0, 0), np.float32) for _ in range(3))
         with gpu.active():
-            self._beside: Any = gpu.cuda.Stream(_NON_BLOCKING)
+            self._beside: Any = gpu.cuda.Stream(NON_BLOCKING)
         self._grey_asked = False
+        self._painted: Any = None
 
     @property
     def traffic(self) -> Counter[str]:
@@ -137,8 +139,7 @@ class JetsonOps(HostOps):
             if previous is not None:
                 self._moved(current, previous, out + 4 * tokens)
         self.gpu.launched(current, reference, previous)
-        if ahead:
-            self._grey_ahead()
+        self._flow_ahead()
         values = self._read(2 * tokens + _BINS)
         if ahead:
             self._known[id(current),] = values[2 * tokens :]
@@ -294,12 +295,26 @@ class JetsonOps(HostOps):
         """Give the memory on the device back. Nothing can be done with frames afterwards."""
         self.frames.close()
 
-    def _grey_ahead(self) -> None:
-        """Where the last frame was asked for its grey image, this one will be, too."""
-        asked, self._grey_asked = self._grey_asked, False
-        image = self.frames.newest if asked else None
-        if image is not None and self._grey_of(image) is None:
-            self._grey(image)
+    def _grey_ahead(self, image: NDArray[np.uint8]) -> None:
+        """Where the last frame was asked for its grey image, this one will be, too: it is made first of all."""
+        asked, self._grey_asked, self._painted = self._grey_asked, False, None
+        if asked and self._grey(image) is not None:
+            with self.gpu.working():
+                self._painted = self.gpu.reached()
+
+    def _flow_ahead(self) -> None:
+        """The flow engine begins as soon as the grey image is there, while kernels still compare patches. VPI's streams
+        can't wait for CUDA's, so the host does, for no more than that image."""
+        painted, self._painted = self._painted, None
+        if painted is None or self._dense_flow is None or len(self._greys) < 2:
+            return
+        with self.gpu.working():
+            painted.synchronize()
+        self.gpu.traffic["syncs"] += 1
+        try:
+            self._dense_flow.begin(self._greys[0][1], self._greys[1][1])
+        except Exception as error:  # VPI's errors are of no documented class; it fails again when the flow is asked for
+            _log.warning("the OFA can't begin", error=str(error))
 
     def _grey_of(self, image: NDArray[np.uint8]) -> Grey | None:
         return next((grey for of, grey in self._greys if of() is image), None)

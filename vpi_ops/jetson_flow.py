@@ -8,7 +8,8 @@ sign: both are found out at start, on a picture in which a block has moved. What
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,18 +96,35 @@ class OfaFlow:
         images that the OFA can't take, RuntimeError when VPI fails."""
         if min(current.shape) < LEAST_SIDE:
             raise FlowUnavailable(f"the OFA takes images from {LEAST_SIDE}x{LEAST_SIDE} on, not {current.shape}")
-        first, second = (current, previous) if self.convention.swapped else (previous, current)
-        return np.asarray(self.convention.sign * self._run(self.route, first, second), np.float32)
+        return np.asarray(self.convention.sign * self._run(self.route, *self._pair(previous, current)), np.float32)
 
     def prepare(self, image: Grey, paint: Paint) -> None:
         """Have `image` painted by the GPU where VPI finds it, so that the host needn't copy it there: what `paint`
-        queues must be done before the flow of this very array is asked for. Nothing happens while a flow is made, one
-        that was late, say, and the host copies then."""
+        queues must be done before the flow of this very array is asked for or begun. Nothing happens while a flow is
+        made, one that was late, say; the host copies then."""
+        with self._idle(image) as lane:
+            if lane is not None:
+                lane.paint(image, paint)
+
+    def begin(self, previous: Grey, current: Grey) -> None:
+        """Let the engine work on a flow that will be asked for, and go on: it is one of its own, and runs beside the
+        kernels. Both images must have been prepared; nothing happens otherwise."""
+        with self._idle(current) as lane:
+            if lane is not None:
+                lane.begin(*self._pair(previous, current), self._grid)
+
+    def _pair(self, previous: Grey, current: Grey) -> tuple[Grey, Grey]:
+        return (current, previous) if self.convention.swapped else (previous, current)
+
+    @contextmanager
+    def _idle(self, image: Grey) -> Iterator[_Lane | None]:
+        """The lane for images like this one; None where there is none, or it is at work in another thread."""
         if min(image.shape) < LEAST_SIDE or not self._busy.acquire(blocking=False):
+            yield None
             return
         try:
             with self._gpu.active():
-                self._lane_of(self.route, (image.shape[0], image.shape[1])).paint(image, paint)
+                yield self._lane_of(self.route, (image.shape[0], image.shape[1]))
         finally:
             self._busy.release()
 
@@ -156,13 +174,16 @@ class _Lane:
         self._held: list[Grey | None] = [None, None]
         self._converted = [False, False]
         self._newest = 0
+        self._begun: tuple[Grey, Grey, int] | None = None
         self._motion: Any = None
         self._spelling: str | None = None
 
     def flow(self, ref: Grey, frame: Grey, grid: int) -> Floats:
         """What the OFA gives for (ref, frame), float32 (h, w, 2), pixels. Two waits: one here, none in between."""
-        first, second = self._images(ref, frame)
-        vectors = self._dense(first, second, grid)
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] is not ref or begun[1] is not frame or begun[2] != grid:
+            self._motion = self._dense(*self._images(ref, frame), grid)
+        vectors = self._motion
         self._stream.sync()
         self._gpu.traffic["syncs"] += 1
         with vectors.rlock_cpu() as view:  # the view ends with the lock
@@ -172,10 +193,20 @@ class _Lane:
         whole = cells if grid == 1 else np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR), np.float32)
         return np.ascontiguousarray(whole[: self.size[0], : self.size[1]])
 
+    def begin(self, ref: Grey, frame: Grey, grid: int) -> None:
+        """Queue what `flow` will wait for, where both images are here."""
+        if all(any(held is image for held in self._held) for image in (ref, frame)):
+            self._motion = self._dense(*self._images(ref, frame), grid)
+            self._begun = ref, frame, grid
+
     def paint(self, image: Grey, paint: Paint) -> None:
         """Have an image written by the GPU, in the place of the older of the two."""
         if any(held is image for held in self._held):
             return
+        if self._begun is not None:  # nobody has asked for it; it may still read what is written now
+            self._stream.sync()
+            self._gpu.traffic["syncs"] += 1
+            self._begun = None
         slot = 1 - self._newest
         self._held[slot], self._converted[slot], self._newest = None, False, slot
         array = self._ways[slot][0]

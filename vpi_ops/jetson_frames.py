@@ -34,6 +34,8 @@ class DeviceFrames:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
+        self.on_new: Callable[[Image], None] = lambda image: None
+        """Called with a frame that was handed over just now."""
         self._size = 0
         self._blocks: list[Any] = []
         self._held: list[weakref.ref[Image] | None] = [None] * _KEPT
@@ -41,12 +43,6 @@ class DeviceFrames:
         self._oldest = 0
         self._none = False
         self._tables: dict[tuple[Any, ...], tuple[Resampling, Any, int]] = {}
-
-    @property
-    def newest(self) -> Image | None:
-        """The frame that was handed over last, while somebody has it."""
-        held = self._held[1 - self._oldest]
-        return None if held is None else held()
 
     def place(self, image: Image) -> tuple[int, int] | None:
         """Which place a frame uint8 (H, W, 3) has, and the how manyth it is there; handed over now where it has none.
@@ -70,6 +66,7 @@ class DeviceFrames:
         self._gpu.traffic["frames"] += 1
         self._held[number] = weakref.ref(image)
         self._loads[number] += 1
+        self.on_new(image)
         return number, self._loads[number]
 
     def holds(self, place: tuple[int, int]) -> bool:

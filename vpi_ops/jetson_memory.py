@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from config.errors import EngineFault
 
+NON_BLOCKING = 1
+"""Flag of a stream."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -58,7 +61,7 @@ class Gpu:
         self._queued: list[object] = []
         self._parts: dict[str, Held] = {}
         with self.active():
-            self.stream: Any = cuda.Stream()
+            self.stream: Any = cuda.Stream(NON_BLOCKING)  # the default stream of others is not waited for
             self._done: Any = cuda.Event(cuda.event_flags.DISABLE_TIMING)
 
     @contextmanager
@@ -151,6 +154,10 @@ class Gpu:
         """Let all work of another stream, from now on, come after what is queued here. Within `active`."""
         self._done.record(self.stream)
         stream.wait_for_event(self._done)
+
+    def reached(self) -> Any:
+        """What waits, with `synchronize`, for all that is queued here so far. Within `active`."""
+        return self.cuda.Event(self.cuda.event_flags.DISABLE_TIMING).record(self.stream)
 
     def settle(self) -> None:
         """Wait for what is queued, if anything is. From here on the host may read it. Raises EngineFault."""

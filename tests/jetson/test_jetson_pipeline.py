@@ -116,6 +116,13 @@ def test_a_still_frame_costs_one_hand_over_one_wait_and_one_read_back(
     assert not vlm.faults
 
 
+def walk(index: int) -> Image:
+    """A block that stands, and from frame 4 on walks; too little for grid lock to be tried."""
+    image, x = texture(1), 20 + 5 * max(0, index - 3)
+    image[48:64, x : x + 16] = texture(2, (16, 16))
+    return image
+
+
 def test_a_frame_with_motion_waits_for_its_flow_as_well(
     built: Callable[[], tuple[TemporalVLM, Any]], jetson: Any
 ) -> None:
@@ -123,17 +130,39 @@ def test_a_frame_with_motion_waits_for_its_flow_as_well(
     vlm.tune(replace(PATIENT, flow_rest_frames=0))
     counts = []
     for index in range(12):
-        image, x = texture(1), 20 + 5 * max(0, index - 3)
-        image[48:64, x : x + 16] = texture(2, (16, 16))  # too little for grid lock to be tried
-        ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(image, index)))  # noqa: B023
+        ours, device, result = crossed(ops, jetson, lambda: vlm.process(frame(walk(index), index)))  # noqa: B023
         if result.flow is not None:
             counts.append(ours)
             assert not device["readback"] and not ours["staged"]
             assert device["upload"] == ours["frames"] or len(counts) == 1, "how to sample is told once"
-    # Waits: for the residual, the flow, and the blend; the grey images are ready with the residual.
-    assert counts[0]["frames"] == 2, "still frames are not handed over before one of them is the first of a motion"
-    assert counts[1:] == [Counter(frames=1, launches=6, syncs=3, readbacks=2)] * len(counts[1:]) != []
+    assert counts[0]["frames"] == 2, "equal frames are not handed over before flow needs one"
+    # Waits: for the grey image, the residual, the flow, and the blend.
+    assert counts[1:] == [Counter(frames=1, launches=6, syncs=4, readbacks=2)] * len(counts[1:]) != []
     assert not vlm.faults
+
+
+def test_the_flow_engine_begins_while_kernels_still_wait(
+    built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vpi
+
+    vlm, ops = built()
+    vlm.tune(replace(PATIENT, flow_rest_frames=0))
+    waiting: list[int] = []
+    dense = vpi.optflow_dense
+
+    def noting(*images: Any, **options: Any) -> Any:
+        waiting.append(len(ops.gpu.stream._stream.queue))
+        return dense(*images, **options)
+
+    monkeypatch.setattr(vpi, "optflow_dense", noting)
+    flows = [vlm.process(frame(walk(index), index)).flow for index in range(9)]
+    asked = sum(flow is not None for flow in flows)
+    assert len(waiting) == asked > 2, "a flow that was begun isn't made again"
+    assert waiting[0] == 0 and all(waiting[1:])
+    still = [vlm.process(frame(walk(9).copy(), index)) for index in range(9, 14)]
+    assert len(waiting) == asked + 1 and not vlm.faults, "one is begun in vain when motion ends"
+    assert all(result.flow is None for result in still[1:])
 
 
 def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_again(
