@@ -56,9 +56,9 @@ from agent.power.guard import PowerGuard
 from agent.power.sensors import Sensors
 from agent.presence import Presence
 from agent.remembering import CameraMemory
-from agent.rules.attending import Attending
 from agent.remote.desk import RemoteConfig
 from agent.remote.joining import attach, key_troubles, open_desk
+from agent.rules.attending import Attending
 from agent.rules.book import RuleBook
 from agent.service import rescue
 from agent.service.progress import Progress
@@ -201,12 +201,18 @@ class Daemon:
             self.outbox,
             self.metrics,
             self.link,
-            notes=lambda: (*self._notes, *self.applier.troubles, *key_troubles(settings.remote)),
+            notes=lambda: (
+                *self._notes,
+                *self._fleet.troubles,
+                *self.applier.troubles,
+                *key_troubles(settings.remote),
+            ),
             server=self._fleet.server,
             model_bytes=self._fleet.model_bytes,
             power=self.power,
             archive=self._archive,
             memory_guard=self.supervisor.memory,
+            backend=lambda: self._fleet.backend,
         )
 
     def _open_link(self, settings: Settings) -> None:

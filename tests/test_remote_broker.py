@@ -22,7 +22,7 @@ from agent.applying.contract import Step
 from agent.cli import main
 from agent.mqtt.broker import LocalBroker
 from agent.remote.documents import Reported, json_schemas
-from agent.remote.joining import join, key_trouble
+from agent.remote.joining import attach, key_troubles, open_desk
 from config.settings import Remote
 
 pytestmark = needs_mosquitto
@@ -69,7 +69,10 @@ def box(url: str, folder: Path, applier: MemoryApplier, keys: str = OPS.line + N
     file = folder / "box.keys"
     file.write_text(keys)
     with agent(url) as running:
-        desk = join(Remote(keys=file, groups=["north"]), applier, running.link, TOPICS, folder)
+        settings = Remote(keys=file, groups=["north"])
+        desk = open_desk(settings, applier, TOPICS, folder, lambda: running.link)
+        attach(desk, running.link, TOPICS)
+        desk.start()
         try:
             yield
         finally:
@@ -138,6 +141,7 @@ def test_what_the_broker_has_kept_is_applied_once(tmp_path: Path, broker: LocalB
 def test_a_report_is_kept_by_the_broker_and_told_again_after_a_restart(tmp_path: Path, broker: LocalBroker) -> None:
     applier = MemoryApplier()
     with box(broker.url, tmp_path, applier), Subscriber(broker.port, topic=TOPICS.reported) as seen:
+        until(lambda: reported(seen), "the first report")  # what is not retained is lost before
         seen.publish(TOPICS.desired, OPS.seal(document(1), "one"))
         until(lambda: reported(seen) and reported(seen)[-1].state == "applied", "its end")
     with Subscriber(broker.port, topic=TOPICS.reported) as late:
@@ -155,6 +159,7 @@ def test_a_report_is_kept_by_the_broker_and_told_again_after_a_restart(tmp_path:
 def test_hostile_documents_over_the_wire(tmp_path: Path, broker: LocalBroker) -> None:
     applier = MemoryApplier()
     with box(broker.url, tmp_path, applier), Subscriber(broker.port, topic=TOPICS.reported) as seen:
+        until(lambda: reported(seen), "the first report")
         for payload in history():
             seen.publish(TOPICS.desired, payload)
         until(lambda: applier.version == len(history()), "the history")
@@ -219,15 +224,15 @@ def test_a_key_may_have_a_passphrase(stillwatch: Call, monkeypatch: pytest.Monke
 def test_troubles_with_keys_are_told_in_words(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     remote = Remote(keys=file)
-    assert "can't read" in (key_trouble(remote) or "")
+    assert "can't read" in key_troubles(remote)[0]
     file.write_text("# none yet\n")
-    assert "holds no key" in (key_trouble(remote) or "")
+    assert "holds no key" in key_troubles(remote)[0]
     file.write_text(OPS.line + OPS.line)
-    assert f"{file}:2" in (key_trouble(remote) or "")
+    assert f"{file}:2" in key_troubles(remote)[0]
     file.write_text(OPS.line + NEXT.line)
-    assert key_trouble(remote) is None
+    assert key_troubles(remote) == ()
     file.chmod(0o666)
-    assert "anybody may write" in (key_trouble(remote) or "")
+    assert "anybody may write" in key_troubles(remote)[0]
 
 
 def test_schemas_are_those_that_operators_know() -> None:

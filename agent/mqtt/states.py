@@ -29,7 +29,7 @@ class StateBoard:
     def put(self, topic: str, payload: Payload, *, interval_s: float = 0.0, each: bool = False) -> None:
         with self._lock:
             before = self._wanted.get(topic)
-            if each and before is not None and self._sent.get(topic, ("", 0.0))[0] != before[0]:
+            if each and before is not None and before[0] not in (payload, self._sent.get(topic, ("", 0.0))[0]):
                 self._earlier.setdefault(topic, deque(maxlen=_MOST_EARLIER)).append(before[0])
             if self._wanted.get(topic, ("", 0.0))[0] != payload:
                 self._wanted.pop(topic, None)  # to the end: topics go out in the order in which they last changed

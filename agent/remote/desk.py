@@ -68,6 +68,7 @@ class RemoteConfig:
         self._inbox: queue.SimpleQueue[bytes | tuple[Desired, Step] | None] = queue.SimpleQueue()
         self._running: tuple[Desired, Step] | None = None
         self._postponed: _Postponed | None = None
+        self._told: Reported | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -80,8 +81,8 @@ class RemoteConfig:
 
     def take(self, payload: bytes) -> None:
         """From any thread; never waits. A message beyond so many that wait is lost."""
-        if not payload:
-            return  # somebody has removed what was retained
+        if not payload or self._closed:
+            return  # nothing: somebody has removed what was retained
         if self._inbox.qsize() >= _WAITING:
             log.warning("too many configurations arrive at once; one is passed over")
             return
@@ -96,35 +97,45 @@ class RemoteConfig:
             name = accepted.id if accepted is not None and accepted.version == last[0] else None
             self._say(name, last[0], last[1].state, last[1].code, last[1].reason)
 
+    def repeat(self) -> None:
+        """What was told last once more, to who has not heard it."""
+        if self._told is not None:
+            self._report(self._told)
+
     def work_off(self) -> None:
         """Everything that waits in the inbox, and what its time has come."""
         while True:
             while not self._inbox.empty():
-                self._work(self._inbox.get())
+                if (found := self._inbox.get()) is not None:
+                    self._work(found)
             self._resume()
             if self._inbox.empty():
                 return
 
     def close(self) -> None:
-        """Take nothing more in. A second call does nothing."""
+        """Take nothing more in; steps that have been taken are told. A second call does nothing."""
         self._closed = True
         self._inbox.put(None)
         if self._thread is not None:
             self._thread.join(2.0)
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             try:
                 found = self._inbox.get(timeout=self._sleep_s())
             except queue.Empty:
-                found = None
+                found = b""
+            if found is None:
+                return
             try:
                 self._work(found)
                 self._resume()
             except Exception:  # a message enters here; the next one must find us
                 log.exception("a configuration from afar could not be handled")
 
-    def _work(self, found: bytes | tuple[Desired, Step] | None) -> None:
+    def _work(self, found: bytes | tuple[Desired, Step]) -> None:
+        if found == b"":
+            return  # only to look at what waits
         if isinstance(found, bytes):
             try:
                 desired = authentic(found, self._identity)
@@ -132,7 +143,7 @@ class RemoteConfig:
                 self._reject(id_of(found), None, error)
                 return
             self._consider(desired, self._monotonic() + _BUSY_FOR_S)
-        elif found is not None:
+        else:
             self._stepped(*found)
 
     def _sleep_s(self) -> float | None:
@@ -251,24 +262,23 @@ class RemoteConfig:
         errors: tuple[tuple[str, str], ...] = (),
         plan: Plan | None = None,
     ) -> None:
-        self._report(
-            Reported(
-                ts=self._utc(),
-                device=self._identity.device,
-                id=name,
-                version=version,
-                state=state,
-                code=code,
-                reason=redact(reason or ""),
-                errors=tuple(Problem(path=path, msg=redact(message)) for path, message in errors),
-                diff=() if plan is None else tuple(_change(d.path, d.before, d.after) for d in plan.diff),
-                restarts=() if plan is None else plan.restarts,
-                highest=highest(self._applier),
-                running=self._committed(),
-                digest=self._applier.digest,
-                previous=self._previous(),
-            )
+        self._told = Reported(
+            ts=self._utc(),
+            device=self._identity.device,
+            id=name,
+            version=version,
+            state=state,
+            code=code,
+            reason=redact(reason or ""),
+            errors=tuple(Problem(path=path, msg=redact(message)) for path, message in errors),
+            diff=() if plan is None else tuple(_change(d.path, d.before, d.after) for d in plan.diff),
+            restarts=() if plan is None else plan.restarts,
+            highest=highest(self._applier),
+            running=self._committed(),
+            digest=self._applier.digest,
+            previous=self._previous(),
         )
+        self._report(self._told)
 
 
 def _change(path: str, before: JsonValue, after: JsonValue) -> Change:

@@ -1,44 +1,47 @@
-"""A desk for what comes over the link to the broker."""
+"""A desk for what comes over the links to the broker, one after the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import structlog
 
 from agent.applying.contract import Applier
 from agent.mqtt.client import MqttLink
 from agent.mqtt.topics import Topics
 from agent.remote.desk import RemoteConfig
+from agent.remote.documents import Reported
 from agent.remote.judging import Identity
 from agent.remote.keys import read_keys
 from config.errors import ConfigError
 from config.settings import Remote
 
-log = structlog.get_logger()
 
+def open_desk(
+    settings: Remote, applier: Applier, topics: Topics, folder: Path, link: Callable[[], MqttLink | None]
+) -> RemoteConfig:
+    """Not started yet. folder: of the state. link: the one that reports go to now; `attach` each to be listened to."""
 
-def join(settings: Remote, applier: Applier, link: MqttLink, topics: Topics, folder: Path) -> RemoteConfig:
-    """Listens on `config/desired` and reports on `config/reported`, at once how the last document ended. folder: of the
-    state. Close it before the link."""
+    def report(reported: Reported) -> None:
+        if (now := link()) is not None:
+            now.tell(topics.reported, reported.model_dump_json())
+
     identity = Identity(topics.device, frozenset(settings.groups), settings.keys, settings.require_signature)
-    desk = RemoteConfig(
-        applier,
-        identity,
-        folder / "remote" / "accepted.json",
-        lambda report: link.tell(topics.reported, report.model_dump_json()),
-    )
+    return RemoteConfig(applier, identity, folder / "remote" / "accepted.json", report)
+
+
+def attach(desk: RemoteConfig, link: MqttLink, topics: Topics) -> None:
+    """Listen on `config/desired` of this link, a fresh one."""
     link.listen(topics.desired, lambda message: desk.take(message.payload))
-    return desk.start()
+    desk.repeat()
 
 
-def key_trouble(settings: Remote) -> str | None:
-    """Why nobody can configure this box from afar now, as a sentence; None when somebody can. No reason to stand still:
-    cameras are watched all the same, and a file that is mended counts at once."""
-    if settings.keys is None:
-        return None
+def key_troubles(settings: Remote | None) -> tuple[str, ...]:
+    """Why nobody can configure this box from afar now, as a sentence. No reason to stand still: cameras are watched all
+    the same, and a file that is mended counts at once."""
+    if settings is None or settings.keys is None:
+        return ()
     try:
         keys = read_keys(settings.keys)
     except ConfigError as error:
-        return f"remote.keys: {error}"
-    return None if keys else f"remote.keys: {settings.keys} holds no key; nobody can configure this box from afar"
+        return (f"remote.keys: {error}",)
+    return () if keys else (f"remote.keys: {settings.keys} holds no key; nobody can configure this box from afar",)
