@@ -101,6 +101,8 @@ class CameraBuilder:
         self.server: VisionServer | None = None
         self.patience_s = 10.0
         """For words that are being made when every source has ended."""
+        self.troubles: tuple[str, ...] = ()
+        """Engines that were chosen and fail, a sentence each."""
         self._model = load_model(find_model(settings.model))
         self._describer = settings.describer
         try:
@@ -122,7 +124,17 @@ class CameraBuilder:
             return None
         speaking = choose_decoder(self._model, beside=self._encoding, watch=_building())
         log.info("decoder", used=speaking.used, not_taken=speaking.not_taken)
-        return None if speaking.runtime is None else speaking.language(self._runtime)
+        return None if speaking.runtime is None else speaking.language(self._runtime, self._degrade)
+
+    def _degrade(self, reason: str) -> None:
+        """From whatever thread finds it out."""
+        log.error("an engine is given up", reason=reason)
+        self.troubles += (reason,)
+
+    @property
+    def backend(self) -> str:
+        """What encodes, in a word."""
+        return "cpu" if self._encoding.runtime is None else "tensorrt"
 
     @property
     def model_bytes(self) -> int:
@@ -137,7 +149,7 @@ class CameraBuilder:
         """The worker of a camera, not started. Raises ConfigError."""
         camera, manifest = settings.cameras[name], self._model.manifest
         ops, pictures = self._vision.camera(Preprocessor(manifest, host_shrink()))
-        encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime))
+        encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime), self._degrade)
         if self._costs is not None:
             encoder.crossover = self._crossover
         vlm = TemporalVLM(pictures, encoder, ops, _coherence(settings), costs=self._costs)
@@ -277,7 +289,7 @@ def _words(decoder: Decoder, camera: str) -> Describe:
     """The built-in model's words about a look of this camera."""
 
     def describe(look: Look) -> Iterator[str]:
-        return decoder.generate(look.features, DESCRIBE, key=camera)
+        return decoder.generate(look.features, DESCRIBE, key=camera, again=True)
 
     return describe
 

@@ -104,6 +104,16 @@ class Fleet:
         """Of the weights that all cameras share."""
         return 0 if self.builder is None else self.builder.model_bytes
 
+    @property
+    def backend(self) -> str:
+        """What encodes, in a word."""
+        return "cpu" if self.builder is None else self.builder.backend
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Engines that were chosen and fail, a sentence each."""
+        return () if self.builder is None else self.builder.troubles
+
     def build(self, settings: Settings) -> None:
         """Make all cameras, started by nobody yet. Raises ConfigError, ModelError."""
         self.builder = CameraBuilder(settings, self._desk)

@@ -33,6 +33,7 @@ from engines.text.language import Language
 
 log = structlog.get_logger()
 Has = Callable[[str], bool]
+Tell = Callable[[str], object]
 Made = TypeVar("Made")
 _MISSING = {
     "tensorrt": "TensorRT runs encoder and decoder on the GPU; it comes with NVIDIA JetPack (apt install "
@@ -50,17 +51,18 @@ class EncoderChoice:
     not_taken: tuple[str, ...]
     runtime: TensorRtRuntime | None = None
 
-    def encoder(self, host: Callable[[], Encoder]) -> Encoder:
+    def encoder(self, host: Callable[[], Encoder], tell: Tell = log.error) -> Encoder:
         """An encoder of one camera. host: makes one of ONNX Runtime's, used where TensorRT isn't, and kept behind it
-        for when it fails. Raises EngineFault, ModelError."""
+        for when it fails. tell: hears a sentence when TensorRT, though chosen, does not encode. Raises EngineFault,
+        ModelError."""
         if self.runtime is None:
             return host()
         try:
             first = TensorRtEncoder(self.runtime)
         except EngineFault as fault:
-            log.warning("a camera's encoder runs on ONNX Runtime", reason=str(fault))
+            tell(f"a camera's encoder runs on ONNX Runtime: {fault}")
             return host()
-        encoder = FallbackEncoder(first, host, lambda reason: log.error("encoder degraded", reason=reason))
+        encoder = FallbackEncoder(first, host, tell)
         return _closing(encoder, first.close)
 
 
@@ -72,19 +74,17 @@ class DecoderChoice:
     not_taken: tuple[str, ...]
     runtime: TensorRtRuntime | None = None
 
-    def language(self, host: OnnxRuntime) -> Language:
-        """The language model. host: reads what TensorRT doesn't, and everything where that isn't used. Raises
-        EngineFault, ModelError."""
+    def language(self, host: OnnxRuntime, tell: Tell = log.error) -> Language:
+        """The language model. host: reads what TensorRT doesn't, and everything where that isn't used. tell: as above.
+        Raises EngineFault, ModelError."""
         if self.runtime is None:
             return LanguageModel(host)
         try:
             first = TensorRtLanguage(self.runtime, host)
         except EngineFault as fault:
-            log.warning("the decoder runs on ONNX Runtime", reason=str(fault))
+            tell(f"the decoder runs on ONNX Runtime: {fault}")
             return LanguageModel(host)
-        language = FallbackLanguage(
-            first, lambda: LanguageModel(host), lambda reason: log.error("decoder degraded", reason=reason), NoRoom
-        )
+        language = FallbackLanguage(first, lambda: LanguageModel(host), tell, NoRoom)
         return _closing(language, first.close)
 
 

@@ -31,7 +31,7 @@ _STATUS_EVERY_S = 30.0
 class StateTeller:
     """notes: sentences for the box's `degraded`, read at each telling. link: None = no broker. server: where
     pictures go to be described, None = nowhere. model_bytes: of the weights that all cameras share. power: read just
-    before each telling."""
+    before each telling. backend: what encodes, in a word."""
 
     def __init__(
         self,
@@ -49,11 +49,12 @@ class StateTeller:
         power: PowerGuard | None = None,
         archive: Archive | None = None,
         memory_guard: MemoryGuard | None = None,
+        backend: Callable[[], str] = lambda: "cpu",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._device, self._version, self._cameras = device, version, cameras
         self._book, self._outbox, self._metrics, self._link = book, outbox, metrics, link
-        self._notes = notes
+        self._notes, self._backend = notes, backend
         self._server, self._power, self._archive, self._guard = server, power, archive, memory_guard
         self._monotonic = monotonic
         self._began = self._status_due = monotonic()
@@ -133,7 +134,7 @@ class StateTeller:
                 boot_id=self._boot_id,
                 seq=self._seq,
                 uptime_s=round(now - self._began, 1),
-                backend="cpu",
+                backend=self._backend(),
                 degraded=degraded,
                 queue_depth=self._outbox.depth,
                 dropped=self._outbox.dropped | self._book.dropped,
