@@ -20,6 +20,7 @@ from agent.events.model import (
     CameraState,
     CommandResult,
     Condition,
+    EventForm,
     EventType,
     Health,
     HealthEvent,
@@ -37,6 +38,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "<cam>/alert": AnomalyEvent,
     "<cam>/change": SemanticChangeEvent,
     "<cam>/health": HealthEvent,
+    "<cam>/event": EventForm,
     "<cam>/state": CameraState,
     "<cam>/rules": CameraRulesState,
     "status": BoxStatus,
@@ -78,6 +80,7 @@ def test_the_topics_are_those_of_the_code() -> None:
         )
     }
     published |= {topics.state("C"), topics.camera_availability("C"), topics.analysis_state("C")}
+    published |= {topics.motion("C"), topics.event_form("C"), topics.image("C", "N")}
     published |= {topics.availability, topics.status, topics.result("N"), topics.part("N"), topics.rules("C")}
     taken = {"R/D/cmd/N", "R/D/C/analysis/set"}
     assert all(topics.command(topic) is not None for topic in taken)
