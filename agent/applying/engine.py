@@ -277,7 +277,7 @@ class ApplyEngine:
 
     def _change(self, settings: Settings, planned: Plan) -> Step | None:
         """None when it worked."""
-        if not planned.restarts:
+        if not (planned.diff or planned.restarts):
             return None
         try:
             self._agent.change(settings, strict=True)
