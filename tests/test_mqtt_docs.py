@@ -82,6 +82,7 @@ def test_the_topics_are_those_of_the_code() -> None:
     published |= {topics.state("C"), topics.camera_availability("C"), topics.analysis_state("C")}
     published |= {topics.motion("C"), topics.event_form("C"), topics.image("C", "N")}
     published |= {topics.availability, topics.status, topics.result("N"), topics.part("N"), topics.rules("C")}
+    published |= {topics.desired, topics.reported}
     taken = {"R/D/cmd/N", "R/D/C/analysis/set"}
     assert all(topics.command(topic) is not None for topic in taken)
     told = {"R/D/" + topic.replace("<cam>", "C").replace("<name>", "N") for topic, _, _ in rows}
