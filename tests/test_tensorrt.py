@@ -230,6 +230,29 @@ def test_whoever_watches_hears_steps_and_a_beat(
     assert not extend_start(60)
 
 
+def test_what_a_callback_raises_is_swallowed_by_tensorrt_and_told_by_us(
+    world: World, model: Model, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise BrokenPipeError("nobody listens")
+
+    import tensorrt as trt
+
+    class Careless(trt.IProgressMonitor):
+        phase_start = step_complete = phase_finish = fails
+
+    config = trt.Builder(trt.Logger()).create_builder_config()
+    config.progress_monitor = Careless()
+    trt.builder._report(config.progress_monitor)
+    assert "nobody listens" in capsys.readouterr().out, "the stand-in swallows, as TensorRT does"
+    runtime = TensorRtRuntime(model, world.gpu, watch=Watch(fails, fails))
+    assert set(runtime.notes) == {
+        "progress can't be told: BrokenPipeError: nobody listens",
+        "that it takes longer can't be told: BrokenPipeError: nobody listens",
+    }
+    assert not capsys.readouterr().out, "a callback of ours has raised"
+
+
 def test_two_builders_of_one_model_take_turns(world: World, model: Model, folder: Path) -> None:
     inside = 0
     most = 0

@@ -22,7 +22,8 @@ _BEAT_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Who is told while an engine is built. progress: step, and the part done where it is known. beat: called every few
-    seconds from another thread; under systemd it is where EXTEND_TIMEOUT_USEC is sent, for longer than `every_s`."""
+    seconds from another thread; under systemd it is where EXTEND_TIMEOUT_USEC is sent, for longer than `every_s`. What
+    they raise doesn't end a build; see `Told`."""
 
     progress: Progress = lambda step, done: None
     beat: Callable[[], object] = lambda: None
@@ -35,6 +36,31 @@ class Built:
 
     plan: bytes
     timings: bytes
+
+
+class Told:
+    """Tells a `Watch`, and keeps what that raises in `faults`, a sentence each: TensorRT swallows what its callbacks
+    raise, and a thread that beats would end unseen."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self.every_s = watch, watch.every_s
+        self.faults: tuple[str, ...] = ()
+
+    def progress(self, step: str, done: float | None) -> None:
+        try:
+            self._watch.progress(step, done)
+        except Exception as error:
+            self._note(f"progress can't be told: {type(error).__name__}: {error}")
+
+    def beat(self) -> None:
+        try:
+            self._watch.beat()
+        except Exception as error:
+            self._note(f"that it takes longer can't be told: {type(error).__name__}: {error}")
+
+    def _note(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults += (fault,)
 
 
 class Log:
@@ -70,19 +96,19 @@ def build(
     log: Log,
     free_bytes: int,
     timings: bytes = b"",
-    watch: Watch,
+    told: Told,
 ) -> Built:
     """Build one engine. profiles: of exactly these shapes each; none for a graph of fixed shapes. free_bytes: memory
     that is free now. When the builder gives up, it is asked once more with an eighth of the workspace. Raises
     EngineFault with what TensorRT said."""
     workspace = workspace_bytes(free_bytes)
-    with _beating(watch):
+    with _beating(told):
         try:
-            return _build(trt, onnx, precision, profiles, log, workspace, timings, watch)
+            return _build(trt, onnx, precision, profiles, log, workspace, timings, told)
         except _GaveUp as fault:
-            watch.progress(f"{onnx.stem}: {fault}; once more with less workspace", None)
+            told.progress(f"{onnx.stem}: {fault}; once more with less workspace", None)
             try:
-                return _build(trt, onnx, precision, profiles, log, workspace // 8, timings, watch)
+                return _build(trt, onnx, precision, profiles, log, workspace // 8, timings, told)
             except _GaveUp as again:
                 raise EngineFault(
                     f"{onnx}: TensorRT {trt.__version__} built no engine ({precision.value}): {again}"
@@ -101,14 +127,14 @@ def _build(
     log: Log,
     workspace: int,
     timings: bytes,
-    watch: Watch,
+    told: Told,
 ) -> Built:
     release = release_of(trt.__version__)
     builder = trt.Builder(log.logger)
     flags = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH) if release.explicit_batch else 0
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log.logger)
-    watch.progress(f"{onnx.stem}: reading the graph", None)
+    told.progress(f"{onnx.stem}: reading the graph", None)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
         raise EngineFault(
@@ -126,8 +152,8 @@ def _build(
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     _use_timings(config, timings)
     if release.progress:
-        config.progress_monitor = _monitor(trt, onnx.stem, watch.progress)
-    watch.progress(f"{onnx.stem}: building for {precision.value}", None)
+        config.progress_monitor = _monitor(trt, onnx.stem, told.progress)
+    told.progress(f"{onnx.stem}: building for {precision.value}", None)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise _GaveUp(log.reason("no reason given"))
@@ -183,14 +209,14 @@ def _monitor(trt: Any, graph: str, progress: Progress) -> Any:
 
 
 @contextmanager
-def _beating(watch: Watch) -> Iterator[None]:
+def _beating(told: Told) -> Iterator[None]:
     """The build holds this thread for minutes (and lets go of the interpreter), so another says that all is well."""
     done = threading.Event()
 
     def beat() -> None:
-        watch.beat()
-        while not done.wait(watch.every_s):
-            watch.beat()
+        told.beat()
+        while not done.wait(told.every_s):
+            told.beat()
 
     thread = threading.Thread(target=beat, name="engine-build", daemon=True)
     thread.start()

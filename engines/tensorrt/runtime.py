@@ -9,7 +9,7 @@ from typing import Any
 from config.errors import EngineFault
 from engines.manifest import Model
 from engines.tensorrt import enginefile
-from engines.tensorrt.building import Log, Watch, build
+from engines.tensorrt.building import Log, Told, Watch, build
 from engines.tensorrt.device import Gpu
 from engines.tensorrt.enginefile import Found, Identity
 from engines.tensorrt.execution import Engine
@@ -60,7 +60,7 @@ class TensorRtRuntime:
         self.engines: dict[str, Engine] = {}
         self._plan_bytes = 0
         self._log = Log(trt)
-        self._watch = watch or Watch()
+        self._told = Told(watch or Watch())
         self._may_build, self._again = may_build, again
         self.precision = Precision.FP32
         if missing := purpose.missing(model.manifest):
@@ -122,15 +122,17 @@ class TensorRtRuntime:
                     log=self._log,
                     free_bytes=self.gpu.free_bytes(),
                     timings=measured,
-                    watch=self._watch,
+                    told=self._told,
                 )
                 plans[graph], measured = built.plan, built.timings
             enginefile.write(timings, measured)
-            self._watch.progress("comparing with ONNX Runtime", None)
+            self._told.progress("comparing with ONNX Runtime", None)
             self._load(plans)
             refused = self._verify()
             for graph, plan in plans.items():
                 enginefile.install(self._file(graph), self._identity(graph), plan, checks=self.checks, refused=refused)
+        for fault in self._told.faults:
+            self.note(fault)
         return refused
 
     def _verify(self) -> str:

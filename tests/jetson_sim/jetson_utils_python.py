@@ -2,8 +2,8 @@
 
 Cameras are simulated; files are decoded. What a camera does is told by a JSON file that $JETSON_SIM_CAMERA names, read
 again at each capture, in whatever process: `{"does": "stream" | "nothing" | "hang" | "throw" | "die" | "offline" |
-"end", "after": frames, "size": [w, h]}`. Frame n of a camera holds n in the red of its upper left quarter, and its
-upper right is green.
+"end", "after": frames, "size": [w, h]}`, or `{"of": {URI: the same, for that camera}}`. Frame n of a camera holds n in
+the red of its upper left quarter, and its upper right is green.
 """
 
 from __future__ import annotations
@@ -99,13 +99,13 @@ def cudaDeviceSynchronize() -> None:
     machine.synchronize(counted=True)
 
 
-def _orders() -> dict[str, Any]:
+def _orders(uri: str) -> dict[str, Any]:
     file = os.environ.get("JETSON_SIM_CAMERA")
     try:
         orders: dict[str, Any] = json.loads(Path(file).read_text()) if file else {}
     except (OSError, ValueError):
         return {}
-    return orders
+    return orders.get("of", {}).get(uri, orders)  # type: ignore[no-any-return]
 
 
 class videoSource:
@@ -127,7 +127,7 @@ class videoSource:
             self._kind, self._is_file = "file", True
         else:
             raise Exception(self._failed)
-        if _orders().get("does") == "offline" and (self._kind != "rtsp" or "codec" not in self._options):
+        if _orders(self._uri).get("does") == "offline" and (self._kind != "rtsp" or "codec" not in self._options):
             raise Exception(self._failed)  # an RTSP source of known codec is made all the same
         self._pictures: Iterator[NDArray[np.uint8]] | None = None
         if self._is_file:
@@ -136,7 +136,8 @@ class videoSource:
                 raise Exception(self._failed)
             self._pictures = _decoded(path)
         self._rate = float(self._options.get("framerate", 30))
-        self._size = tuple(_orders().get("size", (self._options.get("width", 96), self._options.get("height", 64))))
+        wanted = self._options.get("width", 96), self._options.get("height", 64)
+        self._size = tuple(_orders(self._uri).get("size", wanted))
         self._ring: list[Allocation] = []
         self._captured = self._received = 0
         self._streaming = self._ended = False
@@ -160,7 +161,7 @@ class videoSource:
         return self._deliver(picture, format, stream)
 
     def _latest(self, timeout_s: float) -> NDArray[np.uint8] | None:
-        orders = _orders()
+        orders = _orders(self._uri)
         self._size = tuple(orders.get("size", self._size))
         does = orders.get("does", "stream") if self._received >= orders.get("after", 0) else "stream"
         if does == "hang":
