@@ -213,16 +213,48 @@ def describe(
 @app.command()
 def ask(
     question: str,
-    source: Annotated[str, typer.Option(help="What to look at: a picture, a file, a camera.")],
+    source: Annotated[str | None, typer.Option(help="What to look at: a picture, a file, a camera.")] = None,
     model: ModelName = "reference",
+    config: Annotated[
+        Path | None, typer.Option(help="Ask the agent that runs with this configuration, through its broker.")
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option(help="With --config: its name; not needed where there is only one.")
+    ] = None,
+    last: Annotated[
+        float, typer.Option(min=0.0, max=3600.0, help="With --config: about so many seconds until now.")
+    ] = 0.0,
 ) -> None:
-    """Answer a question about what a source shows now."""
+    """Answer a question about what a source shows now, or what a running agent sees or has seen of late."""
+    if (source is None) == (config is None):
+        raise typer.BadParameter("give either --source or --config")
+    if config is not None:
+        _ask_running(config, question, camera, last)
+        return
+    assert source is not None
     from agent.asking import answer, knows
     from engines.manifest import find_model, load_model
 
     loaded = load_model(find_model(model))
     _warn(knows(loaded, source), loaded.manifest.name)
     _stream(answer(loaded, source, question))
+
+
+def _ask_running(config: Path, question: str, camera: str | None, last_s: float) -> None:
+    from agent.questions.remote import ask_running
+
+    settings = _settings(config, {})
+    said = False
+
+    def heard(text: str) -> None:
+        nonlocal said
+        said = True
+        typer.echo(text, nl=False)
+
+    answer = ask_running(settings, config, question, camera, last_s, heard)
+    typer.echo() if said else typer.echo(answer.text)
+    for line in answer.lines:
+        typer.echo(line)
 
 
 @app.command()
@@ -408,18 +440,12 @@ def test_alert(
     text: Annotated[str, typer.Option(help="What the alert says.")] = "This is a test.",
 ) -> None:
     """Have a running agent tell an alert, clip and all, to see that it arrives where it should."""
-    from agent.daemon import broker_address
     from agent.mqtt.asking import ask_agent
-    from agent.mqtt.topics import Topics
-    from config.errors import ConfigError
-    from config.identity import device_id
+    from agent.questions.remote import running_agent
 
-    settings = _settings(config, {})
-    if settings.mqtt is None:
-        raise ConfigError(f"{config}: no mqtt.url: without a broker an agent can't be asked")
-    topics = Topics(settings.mqtt.root, device_id(settings.device.id, settings.events.dir))
+    address, topics = running_agent(_settings(config, {}), config)
     arguments = {"text": text} | ({} if camera is None else {"camera": camera})
-    answer = ask_agent(broker_address(settings.mqtt), topics, "test-alert", arguments)
+    answer = ask_agent(address, topics, "test-alert", arguments)
     if not answer.ok:
         raise StillwatchError(answer.error or "the agent gave no reason")
     _print_json(answer.result)

@@ -14,7 +14,8 @@ from engines.calibration import sigmoid
 from engines.manifest import Model
 from engines.onnx.language import LanguageModel
 from engines.onnx.runtime import OnnxRuntime
-from engines.text.language import Language
+from engines.text.drafting import Drafts, continued
+from engines.text.language import Language, Reading
 from engines.text.prefixes import Context, Floats, Prefix, Prefixes, same_rows
 from engines.text.prompt import Prompt
 from engines.text.sampling import GREEDY, Sampling
@@ -57,6 +58,7 @@ class Decoder:
         self._language: Language = language or LanguageModel(OnnxRuntime(model, threads=threads, spin=spin))
         self._calibration = model.manifest.yes_no or (1.0, 0.0)
         self._prefixes = Prefixes(prefix_bytes)
+        self._drafts = Drafts()
         self._clock = clock
 
     @property
@@ -96,10 +98,13 @@ class Decoder:
         max_tokens: int = 64,
         budget_s: float = math.inf,
         stop: Event | None = None,
+        again: bool = False,
     ) -> Iterator[str]:
         """The answer in pieces of whole characters. Ends at an end token, before the first of the texts `until`, after
         `max_tokens`, or with the token during which `budget_s` is over or `stop` is set. Nothing is read before the
-        first piece is asked for. key: as for `look`. Raises ValueError at once for limits that allow nothing."""
+        first piece is asked for. key: as for `look`. again: the last answer to this question under this key is taken
+        for a guess, so that what is said again costs less; the answer is the same, up to the order of floating-point
+        sums. Raises ValueError at once for limits that allow nothing."""
         if max_tokens < 1 or not budget_s > 0:
             raise ValueError(f"found max_tokens {max_tokens}, budget_s {budget_s}; expected 1 or more, more than 0")
         ending = StopStrings(until)
@@ -110,7 +115,10 @@ class Decoder:
             begin = self._clock() if begin is None else begin
             return (stop is not None and stop.is_set()) or self._clock() - begin >= budget_s
 
-        return self._text(self._tokens(picture, question, key, sampling, max_tokens, over), ending)
+        again = again and sampling.temperature == 0  # what is drawn by chance is not said again
+        before = self._drafts.of(key, question) if again else []
+        tokens = self._tokens(picture, question, key, sampling, max_tokens, over, before)
+        return self._text(self._noted(tokens, key, question) if again else tokens, ending)
 
     def choose(
         self, picture: Picture, question: str, options: Sequence[str | tuple[str, ...]], *, key: str = ""
@@ -176,25 +184,64 @@ class Decoder:
     def _context(self, picture: Picture, key: str) -> Context:
         return picture if isinstance(picture, Context) else self.look(picture, key=key)
 
+    def _noted(self, tokens: Iterator[int], key: str, question: str) -> Iterator[int]:
+        """The same tokens, kept for the next time once they have come to their end."""
+        said: list[int] = []
+        for token in tokens:
+            said.append(token)
+            yield token
+        self._drafts.keep(key, question, said)
+
     def _tokens(
-        self, picture: Picture, question: str, key: str, sampling: Sampling, most: int, over: Callable[[], bool]
+        self,
+        picture: Picture,
+        question: str,
+        key: str,
+        sampling: Sampling,
+        most: int,
+        over: Callable[[], bool],
+        before: Sequence[int] = (),
     ) -> Iterator[int]:
         if over():
             return
         context = self._context(picture, key)
         random = np.random.default_rng(sampling.seed)
-        ids, logits = self._prompt.rest(question), context.logits
-        reading = self._language.read_on(context.past, len(ids) + min(most, _ROOM))
-        for _ in range(most):
-            if over():
-                return
-            if ids:
-                logits = reading.read(self._language.embed(ids))[0]
-            token = sampling.choose(logits, random)
-            if token in self._eos:
-                return
-            yield token
-            ids = [token]
+        unread, logits = self._prompt.rest(question), context.logits
+        reading = self._language.read_on(context.past, len(unread) + min(most, _ROOM))
+        said: list[int] = []
+        guessed = False
+        while len(said) < most and not over():
+            guess = [] if guessed or not unread else continued(before, said)
+            guessed = len(guess) > 0
+            if guessed:
+                chosen = self._believed(reading, unread, guess, sampling, random)
+            else:
+                if unread:
+                    logits = reading.read(self._language.embed(unread))[0]
+                chosen, unread = [sampling.choose(logits, random)], []
+            for token in chosen[: most - len(said)]:
+                if token in self._eos:
+                    return
+                yield token
+                said.append(token)
+            unread = [*unread, *chosen]
+
+    def _believed(
+        self,
+        reading: Reading,
+        unread: Sequence[int],
+        guess: Sequence[int],
+        sampling: Sampling,
+        random: np.random.Generator,
+    ) -> list[int]:
+        """What follows the rows not read yet: the guess as far as the model would have said the same, and the token
+        after that. Nothing is kept of what is read."""
+        rows = [*unread, *guess]
+        asked = range(len(unread) - 1, len(rows))
+        found = reading.read(self._language.embed(rows), range(-1, len(rows) - 1), asked)
+        chosen = [sampling.choose(logits, random) for logits in found]
+        same = next((i for i, (g, c) in enumerate(zip(guess, chosen, strict=False)) if g != c), len(guess))
+        return chosen[: same + 1]
 
     def _text(self, tokens: Iterator[int], ending: StopStrings) -> Iterator[str]:
         stream = TextStream(self._tokenizer)

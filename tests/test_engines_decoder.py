@@ -24,6 +24,9 @@ from engines.decoder import NO, YES, Decoder
 from engines.export import export_model
 from engines.export.__main__ import app as export
 from engines.manifest import MANIFEST, Model, load_model
+from engines.onnx.language import LanguageModel
+from engines.onnx.runtime import OnnxRuntime
+from engines.text.drafting import continued
 from engines.text.prompt import FAKE, GLOBAL, IMAGE, Prompt
 from engines.text.sampling import Sampling
 from engines.text.weighing import log_softmax
@@ -516,3 +519,49 @@ def test_a_broken_tokenizer_is_a_fault_of_the_model(model: Model, tmp_path: Path
         tokenizer.write_text(tokenizer.read_text().replace('"<image>"', '"<picture>"'))
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         Decoder(load_model(tmp_path))
+
+
+# What is said again
+
+
+class CountedLanguage:
+    """A language model that counts its runs: the rest is another's."""
+
+    def __init__(self, model: Model) -> None:
+        self._own = LanguageModel(OnnxRuntime(model, spin=False))
+        self.runs = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._own, name)
+
+    def read_on(self, past: NDArray[np.float32], room: int) -> object:
+        reading = self._own.read_on(past, room)
+        read = reading.read
+
+        def counted(*rows: object, **named: object) -> NDArray[np.float32]:
+            self.runs += 1
+            return read(*rows, **named)  # type: ignore[arg-type]
+
+        reading.read = counted  # type: ignore[method-assign]
+        return reading
+
+
+def test_what_is_said_again_takes_few_runs_and_what_is_new_is_said_as_ever(model: Model) -> None:
+    language = CountedLanguage(model)
+    decoder = Decoder(model, language=language)  # type: ignore[arg-type]
+    first = say(decoder, features(1), key="front", again=True)
+    language.runs = 0
+    looked = decoder.look(features(1), key="front")
+    assert say(decoder, looked, key="front", again=True) == first
+    assert language.runs <= 3 < 12
+    for seed in range(2, 30):
+        assert say(decoder, features(seed), key="front", again=True) == say(decoder, features(seed))
+
+
+@given(st.lists(st.integers(0, 3), max_size=30), st.lists(st.integers(0, 3), max_size=30))
+def test_a_guess_is_a_stretch_of_what_was_said_before_that_follows_what_was_said_last(
+    before: list[int], said: list[int]
+) -> None:
+    guess = list(continued(before, said))
+    follows = [*said[-2:], *guess]
+    assert not guess or any(before[i : i + len(follows)] == follows for i in range(len(before)))

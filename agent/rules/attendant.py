@@ -43,7 +43,7 @@ def answers_of(decoder: Decoder, camera: str) -> tuple[Say, Weigh]:
     key = f"{camera} asked"  # not the key of descriptions: what was read for them stays
 
     def say(features: Floats, question: str, budget_s: float) -> Iterator[str]:
-        return decoder.generate(features, question, key=key, budget_s=budget_s)
+        return decoder.generate(features, question, key=key, budget_s=budget_s, again=True)
 
     def weigh(features: Floats, question: str) -> float:
         return decoder.yes_no(features, question, key=key)
