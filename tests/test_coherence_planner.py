@@ -23,9 +23,11 @@ TOKENS = 64
 NONE = np.zeros(TOKENS, np.float32)
 
 
-def planner(chosen: CoherenceSettings | None = None, price: EncodeCosts | None = None) -> Planner:
+def planner(
+    chosen: CoherenceSettings | None = None, price: EncodeCosts | None = None, control: FidelityControl | None = None
+) -> Planner:
     chosen = chosen or CoherenceSettings(residual=18)
-    control = FidelityControl(chosen.fidelity_floor, audit_frames=chosen.audit_frames)
+    control = control or FidelityControl(chosen.fidelity_floor, audit_frames=chosen.audit_frames)
     return Planner((8, 8), chosen, price or costs(TOKENS), np.ones(TOKENS, bool), control)
 
 
@@ -135,12 +137,12 @@ def test_a_noisy_patch_is_clean_and_a_slow_fade_is_no_noise() -> None:
 
 
 def test_a_reset_planner_is_a_new_one() -> None:
-    used, new = planner(), planner()
+    used = planner()
     rng = np.random.default_rng(5)
     for _ in range(20):
         step(used, rng.uniform(0, 40, TOKENS).astype(np.float32))
     used.reset()
-    new._control = deepcopy(used._control)  # what was learned of the camera outlives a scene
+    new = planner(control=deepcopy(used._control))  # what was learned of the camera outlives a scene
     for _ in range(8):
         residual = (rng.uniform(0, 40, TOKENS) * (rng.uniform(size=TOKENS) < 0.2)).astype(np.float32)
         ours, theirs = step(used, residual), step(new, residual)

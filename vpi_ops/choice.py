@@ -28,6 +28,12 @@ def host_ops(*, width: int = 320, threads: int = 1, finest_scale: int = 2) -> Ho
     return NativeOps(found, width=width, threads=threads, finest_scale=finest_scale)
 
 
+def host_library() -> Library | None:
+    """The operations on patches and tokens in C, None where there is no compiler."""
+    found = library()
+    return None if isinstance(found, str) else found
+
+
 def host_shrink() -> Shrink | None:
     """What shrinks pictures faster than OpenCV does, None where nothing does; see `Library.shrunk`."""
     found = library()

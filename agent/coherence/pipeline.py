@@ -28,9 +28,9 @@ from agent.coherence.drift import DriftTransfer
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.gridlock import GridLock, Slide
 from agent.coherence.motion import MotionStage, motion_share
-from agent.coherence.planner import Assessment
 from agent.coherence.profile import Profile
 from agent.coherence.quality import QualityWatch, correlation
+from agent.coherence.reckoning import Assessment
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import CoherenceSettings
 from agent.coherence.stopwatch import Stopwatch
@@ -518,4 +518,4 @@ def _encoded(plan: EncodePlan, tokens: TokenMap) -> NDArray[np.int64] | None:
 def _nothing_known(tokens: int) -> tuple[Floats, Assessment]:
     """There is nothing to compare with: no residual, and everything counts as changed."""
     everything, zero = np.ones(tokens, bool), np.zeros(tokens, np.float32)
-    return zero, Assessment(everything, everything, zero, zero)
+    return zero, Assessment(everything, everything, zero, zero, zero)

@@ -11,8 +11,6 @@ worth it are refreshed once; then nothing is encoded until something changes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +20,8 @@ from agent.coherence.detail import Hierarchy
 from agent.coherence.fidelity import FidelityControl
 from agent.coherence.noise import PatchNoise
 from agent.coherence.quality.correlation import WARP_ERROR_LIMIT, warp_error
+from agent.coherence.reckoning import Assessment, Expected, TokenState, reckoning
 from agent.coherence.settings import CoherenceSettings
-from agent.coherence.staleness import COARSE
 from agent.coherence.warping import Fetch
 from engines.plan import EncodePlan, Mode
 
@@ -31,16 +29,15 @@ Floats = NDArray[np.float32]
 Slots = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_HOLD_FRAMES = 2
-"""Frames for which a patch that changed keeps the lower threshold."""
+_NONE = np.zeros(0, np.int64)
 _KEPT_BACK, _KEPT = 0.12, 0.2
 """Shares of what has changed since the last full encode that may be left undone, and that all error together may come
 to: a floor alone could be held for long by never updating."""
 _UNNOTICED = 1.5
 """Change since the last full encode that counts in any case, over what the floor allows to be wrong."""
-_CHANGING, _SAMPLED = 0.7, 16
-"""Residual ÷ threshold from which on a token counts as changing; one in so many of those that are left undone is
-encoded all the same: what was learned of such changes may not hold for this one, as when the light changes."""
+_SAMPLED = 16
+"""One in so many of the changing tokens that are left undone is encoded all the same: what was learned of such changes
+may not hold for this one, as when the light changes."""
 _AT_ONCE = 0.25
 """Where nothing has changed, so much more is refreshed at once that some frames go without: a run of the network costs
 more than the first few tokens in it."""
@@ -50,18 +47,6 @@ _FEW, _LONG = 12, 32
 """At rest so few tokens that have drifted wait until there are more, or for so many frames."""
 _TURN = 64
 """Frames after which a token is twice as urgent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assessment:
-    """stale: bool (T,), tokens whose pixels no longer fit. moving: bool (T,), patches that differ from the frame
-    before. threshold: float32 (T,), grey levels, what `stale` was measured against. ratio: float32 (T,), residual ÷ the
-    threshold without hysteresis."""
-
-    stale: Mask
-    moving: Mask
-    threshold: Floats
-    ratio: Floats
 
 
 class Planner:
@@ -84,18 +69,21 @@ class Planner:
         self._noise = PatchNoise(self._tokens)
         self._hierarchy = Hierarchy(grid)
         self._control = control
+        self._hold: Slots = np.zeros(self._tokens, np.int64)
+        self._pressure: Floats = np.zeros(self._tokens, np.float32)
+        self._travelled: Floats = np.zeros((self._tokens, 2), np.float32)
+        kept = TokenState(self._noise, control.staleness, self._hold, self._pressure, self._travelled, seen)
+        self._reckoning = reckoning(kept)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, the noise too: the next frame is of another scene."""
         self._noise.reset()
-        self._hold: Slots = np.zeros(self._tokens, np.int64)
+        for each in (self._hold, self._pressure, self._travelled):
+            each[...] = 0
         self._waiting: Floats = np.zeros(self._tokens, np.float32)
         self._age: Floats = np.zeros(self._tokens, np.float32)
-        self._pressure: Floats = np.zeros(self._tokens, np.float32)
-        self._travelled: Floats = np.zeros((self._tokens, 2), np.float32)
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
-        self._noise_ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
         self._since_sample: int = 0
         self._differs: float = 0.0
@@ -110,27 +98,19 @@ class Planner:
     def slid(self, source: Slots, steps: tuple[int, int]) -> None:
         """The grid has stepped by so many columns and rows: slot `i` shows what slot `source[i]` showed."""
         self._noise.fetch(source)
-        self._hold, self._waiting = self._hold[source], self._waiting[source]
-        self._age, self._pressure = self._age[source], self._pressure[source]
-        self._travelled = self._travelled[source] + np.array(steps, np.float32)
+        for each in (self._hold, self._waiting, self._age, self._pressure):
+            each[...] = each[source]
+        self._travelled[...] = self._travelled[source] + np.array(steps, np.float32)
 
     def assess(self, residual: Floats, difference: Floats, since_full: float) -> Assessment:
         """residual: (T,) against the reference, difference: (T,) against the frame before, grey levels. since_full: by
         how much the tokens have changed since the last full encode, sum of 1 − cosine."""
-        s = self.settings
-        self._noise.process(difference)
-        threshold = self._noise.threshold(s.residual, s.noise_factor, s.residual * s.noise_ceiling)
-        self._ratio = ratio = residual / threshold
-        noise = np.minimum(self._noise.threshold(0, s.noise_factor, np.inf), 3 * difference)
-        self._noise_ratio = np.asarray(noise / threshold, np.float32)
-        allowed, staleness = 1 - self._control.floor, self._control.staleness
-        self._differs = max(since_full / self._seen_count, _UNNOTICED * allowed) / staleness.scale
+        allowed, scale = 1 - self._control.floor, self._control.staleness.scale
+        self._differs = max(since_full / self._seen_count, _UNNOTICED * allowed) / scale
         kept_back = _KEPT_BACK * self._differs * self._seen_count
-        tolerated = np.float32(staleness.tolerated(ratio, allowed, kept_back))
-        limit = threshold * np.where(self._hold > 0, np.float32(s.leave) * tolerated, tolerated)
-        stale = residual > limit
-        self._hold = np.where(stale, _HOLD_FRAMES, np.maximum(self._hold - 1, 0))
-        return Assessment(stale, difference > threshold, limit, ratio)
+        look = self._reckoning.assess(residual, difference, self.settings, allowed, kept_back)
+        self._ratio = look.ratio
+        return look
 
     def plan(self, residual: Floats, assessment: Assessment, fetch: Fetch | None = None) -> EncodePlan:
         """The plan for this frame. fetch: tokens that other slots' tokens will replace."""
@@ -141,7 +121,7 @@ class Planner:
         changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse)
         self._still = 0 if assessment.stale.any() else self._still + 1
         budget = self.budget
-        refresh = self._to_refresh(stale, assessment.ratio)
+        refresh = self._to_refresh(stale, assessment)
         wanted = len(changed) + len(refresh)
         may_be_full = budget >= self._tokens
         if may_be_full and warp_error(stale, self._seen) > WARP_ERROR_LIMIT:
@@ -174,12 +154,13 @@ class Planner:
         every = dirty is None
         slots = np.arange(self._tokens) if dirty is None else dirty
         if source is not None:
-            self._age, self._pressure = self._age[source], self._pressure[source]
-            self._travelled = self._travelled[source]
+            for each in (self._age, self._pressure, self._travelled):
+                each[...] = each[source]
         stale = stale | self.coarse  # a refined cell is news to the tokens around it
         self.coarse[:] = False if coarse is None else coarse
         if len(slots) and len(error):
-            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], self._way(slots))
+            travelled = np.hypot(*self._travelled[slots].T)
+            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], travelled)
         if every:
             self._age[...] = 0
             self._pressure[...] = 0
@@ -198,53 +179,59 @@ class Planner:
             self._waiting[slots] = 0
         self._control.frame(self.expected, len(slots))
 
-    def _way(self, slots: Slots | slice) -> Floats:
-        """Patches from where a token was encoded to where it is now."""
-        travelled = self._travelled[slots]
-        return np.asarray(np.hypot(travelled[:, 0], travelled[:, 1]))
-
     def _within(self, refresh: Slots, room: int) -> Slots:
         """As many of the tokens to refresh as there is room for; a coarse cell is refined as a whole or not at all."""
         refresh = refresh[:room]
         whole = self._hierarchy.whole(refresh, self.coarse)
         return whole if len(whole) <= room else refresh[~self.coarse[refresh]]
 
-    def _to_refresh(self, stale: Mask, ratio: Floats) -> Slots:
+    def _to_refresh(self, stale: Mask, look: Assessment) -> Slots:
         """Clean tokens to encode anew, most stale first: as many as the floor of fidelity asks for while the scene
         moves, all that drifted once it rests."""
         s, control = self.settings, self._control
-        ratio = np.where(ratio > self._noise_ratio, ratio, np.float32(0))  # noise is there again after any encode
-        expected = control.staleness.expect(ratio, self._pressure, self._way(slice(None)))
-        expected[self.coarse] = np.maximum(expected[self.coarse], COARSE)
-        fresh = np.float32(control.staleness.fresh)
-        expected[stale] = fresh
-        total = float(expected[self._seen].sum())
+        found = self._reckoning.expect(look, stale, self.coarse)
+        expected, total, fresh = found.error, found.total, np.float32(control.staleness.fresh)
+        self.expected = total / self._seen_count
         settled = self._still >= s.settle_frames
-        drifted = (expected - fresh) * np.float32(control.staleness.scale) > s.settle_drift
-        worth = drifted if settled else (self._pressure > 0) | (expected > fresh)
-        worth |= self.coarse
-        candidates = np.flatnonzero(self._seen & ~stale & worth)
-        urgency = expected[candidates] * (1 + self._age[candidates] / _TURN)
-        candidates = candidates[np.argsort(-urgency, kind="stable")]
-        gains = np.cumsum(np.maximum(expected[candidates] - fresh, 0))
-        if settled:
-            waits = len(candidates) < _FEW and self._still > s.settle_frames and self._still % _LONG
-            count = 0 if waits else len(candidates)
-        else:
+        excess, samples = 0.0, 0
+        if not settled:
             limit = min(control.allowed, _KEPT * self._differs) * self._seen_count
             excess = total - limit
             calls = bool(stale.any())  # the network runs anyway
             if excess > 0 and not calls:
                 excess += _AT_ONCE * limit
+            samples = self._samples(found, calls)
+            if excess <= 0 and not samples:
+                return _NONE
+        candidates = self._worth(stale, expected, fresh, settled)
+        if settled and len(candidates) < _FEW and self._still > s.settle_frames and self._still % _LONG:
+            return _NONE
+        urgency = expected[candidates] * (1 + self._age[candidates] / _TURN)
+        candidates = candidates[np.argsort(-urgency, kind="stable")]
+        gains = np.cumsum(np.maximum(expected[candidates] - fresh, 0))
+        count = len(candidates)
+        if not settled:
             needed = int(np.searchsorted(gains, excess)) + 1 if excess > 0 else 0
-            left = int(np.count_nonzero((ratio > _CHANGING) & self._seen & ~stale))
-            samples = (s.refresh_tokens if left or self._pressure.any() else 0) + left // _SAMPLED
-            self._since_sample = 0 if calls else self._since_sample + 1
-            if not calls and left < _SAMPLED and self._since_sample % _SELDOM:
-                samples = 0
-            count = min(len(candidates), max(needed, samples))
+            count = min(count, max(needed, samples))
         self.expected = (total - (float(gains[count - 1]) if count else 0.0)) / self._seen_count
         return candidates[:count]
+
+    def _worth(self, stale: Mask, expected: Floats, fresh: np.float32, settled: bool) -> Slots:
+        """Clean tokens that may gain by being encoded anew."""
+        if settled:
+            scale = np.float32(self._control.staleness.scale)
+            worth = (expected - fresh) * scale > self.settings.settle_drift
+        else:
+            worth = (self._pressure > 0) | (expected > fresh)
+        return np.flatnonzero(self._seen & ~stale & (worth | self.coarse))
+
+    def _samples(self, found: Expected, calls: bool) -> int:
+        """How many tokens to encode anew only to learn from them. calls: whether the network runs anyway."""
+        self._since_sample = 0 if calls else self._since_sample + 1
+        if not calls and found.changing < _SAMPLED and self._since_sample % _SELDOM:
+            return 0
+        often = self.settings.refresh_tokens if found.changing or found.pressed else 0
+        return often + found.changing // _SAMPLED
 
 
 def _counts(**reasons: int) -> dict[str, int]:

@@ -30,38 +30,39 @@ _SCALE_RATE = 0.3
 
 
 class Staleness:
-    """The fitted model of one camera. `scale`: measured error over expected error of whole frames, from audits."""
+    """The fitted model of one camera. `scale`: measured error over expected error of whole frames, from audits. curve,
+    context: what has been fitted, float32, written to and never replaced."""
 
     def __init__(self) -> None:
-        self._curve = _START.copy()
+        self.curve = _START.copy()
         self._counts = np.full(len(_START), _BIN_PRIOR, np.float32)
         self._moments = np.diag(np.full(2, _PRIOR * 0.05**2, np.float64))
         self._products = self._moments @ _CONTEXT.astype(np.float64)
-        self._context = _CONTEXT.copy()
+        self.context = _CONTEXT.copy()
         self.scale = 1.0
 
     def expect(self, ratio: Floats, pressure: Floats, travelled: Floats) -> Floats:
         """Expected error, float32 (T,). ratio: residual ÷ threshold. pressure: sum of 1 − cosine around, since the
         token was encoded. travelled: patches from where it was encoded."""
-        error = self._curve[np.searchsorted(EDGES, ratio)]
-        error = error + self._context[0] * pressure + self._context[1] * travelled
+        error = self.curve[np.searchsorted(EDGES, ratio)]
+        error = error + self.context[0] * pressure + self.context[1] * travelled
         return np.asarray(np.minimum(error, 1), np.float32)
 
     @property
     def fresh(self) -> float:
         """Error of a token that was just encoded: the tokens it attends to are not all fresh."""
-        return float(self._curve.min())
+        return float(self.curve.min())
 
     def tolerated(self, ratio: Floats, each: float, total: float) -> float:
         """How many times the threshold a residual may reach, 1 or more: what the tokens below have changed is expected
         to cost less than `each` a token, and `total` together. ratio: residual ÷ threshold of all tokens."""
         first = int(np.searchsorted(EDGES, 1.0))
-        costly = np.flatnonzero(self._curve[first + 1 :] >= each)
+        costly = np.flatnonzero(self.curve[first + 1 :] >= each)
         most = float(EDGES[first + (costly[0] if len(costly) else len(EDGES) - first - 1)])
         changed = np.sort(ratio[(ratio > 1) & (ratio <= most)])
         if not len(changed):
             return most
-        over = int(np.searchsorted(np.cumsum(self._curve[np.searchsorted(EDGES, changed)]), total, side="right"))
+        over = int(np.searchsorted(np.cumsum(self.curve[np.searchsorted(EDGES, changed)]), total, side="right"))
         return most if over == len(changed) else max(1.0, float(changed[over]) * (1 - 1e-6))
 
     def observe(self, error: Floats, ratio: Floats, pressure: Floats, travelled: Floats) -> None:
@@ -69,21 +70,21 @@ class Staleness:
         if not len(error):
             return
         bins = np.searchsorted(EDGES, ratio)
-        context = self._context[0] * pressure + self._context[1] * travelled
+        context = self.context[0] * pressure + self.context[1] * travelled
         own = np.maximum(error - context, 0)
-        counts = np.bincount(bins, minlength=len(self._curve))
-        sums = np.bincount(bins, own, minlength=len(self._curve))
+        counts = np.bincount(bins, minlength=len(self.curve))
+        sums = np.bincount(bins, own, minlength=len(self.curve))
         seen = counts > 0
         rate = counts[seen] / (self._counts[seen] + counts[seen])
-        self._curve[seen] += (rate * (sums[seen] / counts[seen] - self._curve[seen])).astype(np.float32)
+        self.curve[seen] += (rate * (sums[seen] / counts[seen] - self.curve[seen])).astype(np.float32)
         self._counts[seen] = np.minimum(self._counts[seen] + counts[seen], _BIN_SAMPLES)
         calm = ratio <= EDGES[1]
         if calm.any():
             x = np.stack([pressure[calm], travelled[calm]], axis=1).astype(np.float64)
-            left = np.maximum(error[calm] - self._curve[0], 0).astype(np.float64)
+            left = np.maximum(error[calm] - self.curve[0], 0).astype(np.float64)
             self._moments = _FORGET * self._moments + np.einsum("ni,nj->ij", x, x)
             self._products = _FORGET * self._products + np.einsum("ni,n->i", x, left)
-            self._context = _nonnegative(self._moments, self._products)
+            self.context[...] = _nonnegative(self._moments, self._products)
 
     def audit(self, expected: float, measured: float) -> None:
         """Mean error of a frame as it was expected and as a full encode showed it."""

@@ -86,6 +86,8 @@ class OnnxEncoder:
         """See `Encoder.encode`. A plan made for a cache that is no longer valid is carried out in full."""
         if not self.selects(plan):
             return self._encode_all(picture)
+        if plan.fetch is None and not plan.encoded:
+            return self.done(0)
         self.begin(plan)
         work = self.gather(picture, plan, self._patches)
         if work.tokens:

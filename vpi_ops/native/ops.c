@@ -424,3 +424,132 @@ int blend(float *restrict kept, const float *restrict new, const float *restrict
     }
     return DONE;
 }
+
+// ---- Tokens: what agent.coherence works out for each of them, in the order and with the rounding of NumPy
+
+// The planning state of a camera that agent.coherence.planner keeps, and what it looks up.
+typedef struct {
+    float *median, *spread, *pressure, *travelled;  // travelled: (n, 2)
+    int64_t *hold;
+    u8 *seen;
+    float *curve, *edges, *context;
+    int32_t n, bounds;  // tokens; edges, one less than values of the curve
+} Tokens;
+
+static inline int bin_of(const Tokens *t, float ratio) {
+    int bin = 0;
+    for (int k = 0; k < t->bounds; ++k) bin += t->edges[k] < ratio;
+    return bin;
+}
+
+static int rising(const void *a, const void *b) {
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+// agent.coherence.staleness.Staleness.tolerated; room: for n values.
+static float tolerated(const Tokens *t, const float *ratio, float each, float total, float *room) {
+    int first = 0, found = 0;
+    while (first < t->bounds && t->edges[first] < 1) ++first;
+    int last = first;
+    while (last < t->bounds - 1 && t->curve[last + 1] < each) ++last;
+    const float highest = t->edges[last];
+    for (int i = 0; i < t->n; ++i)
+        if (ratio[i] > 1 && ratio[i] <= highest) room[found++] = ratio[i];
+    qsort(room, (size_t)found, sizeof(float), rising);
+    float sum = 0;
+    for (int i = 0; i < found; ++i) {
+        sum += t->curve[bin_of(t, room[i])];
+        if (sum > total) return fmaxf(1, (float)((double)room[i] * (1 - 1e-6)));
+    }
+    return highest;
+}
+
+typedef struct {
+    float rate;  // share of the spread by which noise steps; 0 for the first sample
+    float factor, floor, ceiling;  // of the threshold
+    float each, total;  // error that may be left undone
+    float leave;  // share of the threshold for patches that are held
+    int32_t frames;  // for which they are
+} Limits;
+
+// agent.coherence.planner.Planner.assess. out: rows of n, ratio, the part of it that noise explains, and the limit;
+// flags: rows of n, stale and moving.
+int assess(const Tokens *t, const Limits *limits, const float *restrict residual, const float *restrict difference,
+           float *restrict out, u8 *restrict flags) {
+    const int n = t->n;
+    float *restrict ratio = out, *restrict of_noise = out + n, *restrict limit = out + 2 * n;
+    float *restrict median = t->median, *restrict spread = t->spread;
+    const float rate = limits->rate, factor = limits->factor, floor = limits->floor, ceiling = limits->ceiling;
+    for (int i = 0; i < n; ++i) {
+        if (rate == 0) {
+            median[i] = difference[i];
+            spread[i] = 0.25f * difference[i] + 0.25f;
+        } else {
+            const float away = difference[i] - median[i], step = rate * (spread[i] > 0.1f ? spread[i] : 0.1f);
+            const float wider = fabsf(away) - spread[i];
+            spread[i] += step * (float)((wider > 0) - (wider < 0));
+            median[i] += step * (float)((away > 0) - (away < 0));
+        }
+        const float level = median[i] + factor * spread[i], thrice = 3 * difference[i];
+        const float threshold = level < floor ? floor : level > ceiling ? ceiling : level, noisy = level < 0 ? 0 : level;
+        ratio[i] = residual[i] / threshold;
+        of_noise[i] = (noisy < thrice ? noisy : thrice) / threshold;
+        limit[i] = threshold;
+        flags[n + i] = difference[i] > threshold;
+    }
+    float *room = malloc(sizeof(float) * (size_t)n);
+    if (!room) return NO_MEMORY;
+    const float others = tolerated(t, ratio, limits->each, limits->total, room), held = limits->leave * others;
+    free(room);
+    for (int i = 0; i < n; ++i) {
+        limit[i] *= t->hold[i] > 0 ? held : others;
+        flags[i] = residual[i] > limit[i];
+        t->hold[i] = flags[i] ? limits->frames : t->hold[i] > 0 ? t->hold[i] - 1 : 0;
+    }
+    return DONE;
+}
+
+typedef struct {
+    double total;  // error of the tokens that see picture
+    int32_t changing, pressed;  // clean tokens above the ratio `changing`; tokens that feel any pressure
+} Expected;
+
+// agent.coherence.staleness.Staleness.expect, of ratios that noise alone does not explain, and what
+// agent.coherence.planner.Planner needs to know of it. stale tokens are as good as `fresh`, coarse ones as `coarse`.
+int expect(const Tokens *t, const float *restrict ratio, const float *restrict of_noise, const u8 *restrict stale,
+           const u8 *restrict coarse, float fresh, float coarse_error, float changing, float *restrict error,
+           Expected *found) {
+    const float by_pressure = t->context[0], by_way = t->context[1];
+    *found = (Expected){0, 0, 0};
+    for (int i = 0; i < t->n; ++i) {
+        const float calm = ratio[i] > of_noise[i] ? ratio[i] : 0;
+        const float x = t->travelled[2 * i], y = t->travelled[2 * i + 1];
+        const float own = t->curve[bin_of(t, calm)];
+        const float sum = own + by_pressure * t->pressure[i] + by_way * sqrtf(x * x + y * y);
+        error[i] = sum < 1 ? sum : 1;
+        if (coarse[i] && error[i] < coarse_error) error[i] = coarse_error;
+        if (stale[i]) error[i] = fresh;
+        found->total += t->seen[i] ? (double)error[i] : 0;
+        found->changing += calm > changing && t->seen[i] && !stale[i];
+        found->pressed += t->pressure[i] != 0;
+    }
+    return DONE;
+}
+
+// Sums of a, b, a², b² and ab over n bytes, n below 2³⁰.
+int sums(const u8 *restrict a, const u8 *restrict b, ptrdiff_t n, int64_t *out) {
+    int64_t total[5] = {0};
+    for (ptrdiff_t base = 0; base < n; base += 4096) {
+        const int some = (int)(n - base < 4096 ? n - base : 4096);
+        const u8 *restrict x = a + base, *restrict y = b + base;
+        int32_t sx = 0, sy = 0, sxx = 0, syy = 0, sxy = 0;
+        for (int i = 0; i < some; ++i) {
+            sx += x[i], sy += y[i];
+            sxx += x[i] * x[i], syy += y[i] * y[i], sxy += x[i] * y[i];
+        }
+        total[0] += sx, total[1] += sy, total[2] += sxx, total[3] += syy, total[4] += sxy;
+    }
+    memcpy(out, total, sizeof total);
+    return DONE;
+}

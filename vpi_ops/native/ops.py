@@ -7,7 +7,7 @@ arithmetic but the calls, so addresses of pyramids are looked up once, when they
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_double, c_int, c_int32, c_ssize_t, c_void_p
+from ctypes import c_double, c_float, c_int, c_int32, c_ssize_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "histogram": (c_void_p, c_void_p),
     "blend": (c_void_p, c_void_p, c_void_p, c_int, c_int),
     "same": (c_void_p, c_ssize_t, c_void_p, c_ssize_t, c_int, c_int),
+    "assess": (c_void_p,) * 6,
+    "expect": (*[c_void_p] * 5, c_float, c_float, c_float, c_void_p, c_void_p),
+    "sums": (c_void_p, c_void_p, c_ssize_t, c_void_p),
     "shrink": (c_void_p, c_ssize_t, c_int, c_int, c_void_p, c_ssize_t, c_int, c_int),
 }
 _NO_MEMORY, _OUT_OF_RANGE, _NOT_MINE = 1, 2, 3
@@ -55,6 +58,9 @@ class Library:
             function = loaded[name]  # a new object each time: other users of the library keep theirs
             function.argtypes, function.restype = arguments, c_int
             setattr(self, name, function)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Library:
+        return self  # it keeps nothing
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"ops.c has no function {name} that is known here")
