@@ -192,6 +192,7 @@ class Daemon:
                 memory_mb=settings.limits.memory_mb,
             )
         )
+        self.metrics.watch_config(lambda: self.applier.version, lambda: self.applier.rollbacks)
         self.power = PowerGuard(Sensors(self._options.sysfs), self.cameras.values(), self.metrics)
         self._teller = StateTeller(
             self.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -17,6 +18,19 @@ _FRAME_SECONDS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.266,
 _LATENCY_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _STAGE_POWERS = range(-4, 13, 2)
 """Bounds of a stage's buckets: powers of two in milliseconds, 62.5 µs to 4 s."""
+
+
+class GpuMemory(Protocol):
+    """Bytes of one part."""
+
+    @property
+    def allocated(self) -> int: ...
+
+    @property
+    def reserved(self) -> int: ...
+
+    @property
+    def peak(self) -> int: ...
 
 
 class Metrics:
@@ -105,10 +119,6 @@ class Metrics:
         self._connected = Gauge("stillwatch_mqtt_connected", "1 while the broker has accepted us.", registry=r)
         self._connections = Counter("stillwatch_mqtt_connections", "Connections made to the broker.", registry=r)
         self._connected_before = 0
-        self._config_version = Gauge(
-            "stillwatch_config_version", "Version of the remote configuration in force, 0 = none.", registry=r
-        )
-        self._rollbacks = Counter("stillwatch_rollback", "Configurations that were taken back.", registry=r)
         self._memory_limit = Gauge(
             "stillwatch_memory_limit_bytes", "What the agent may take before it sheds, 0 = no limit.", registry=r
         )
@@ -117,6 +127,10 @@ class Metrics:
     def watch_stages(self, camera: str, profile: Profile) -> None:
         """Tell where this camera's time goes, read when somebody asks."""
         self._measured.profiles[camera] = profile
+
+    def watch_gpu(self, owner: str, held: Callable[[], Mapping[str, GpuMemory]]) -> None:
+        """Memory on the GPU by part: of a camera's image operations, or of an engine that cameras share."""
+        self._measured.gpu[owner] = held
 
     def watch_memory(self, camera: str, sizes: Callable[[], Mapping[str, int]]) -> None:
         """Tell the bytes by part of a camera, read when somebody asks. camera: empty for what all of them share."""
@@ -129,6 +143,11 @@ class Metrics:
     def watch_loops(self, late: Callable[[], Mapping[str, bool]]) -> None:
         """Tell which loops are late, read when somebody asks."""
         self._measured.loops = late
+
+    def watch_config(self, version: Callable[[], int], rollbacks: Callable[[], int]) -> None:
+        """Tell which remote configuration is in force, 0 = none, and how many were taken back, read when somebody
+        asks."""
+        self._measured.version, self._measured.rollbacks = version, rollbacks
 
     def watch_outbox(self, oldest: Callable[[], float | None], lost: Callable[[], Mapping[str, int]]) -> None:
         """Tell of events, read when somebody asks. oldest: when the oldest that waits was accepted, seconds since 1970;
@@ -207,14 +226,6 @@ class Metrics:
         self._connected_before = connections
         self._outbox.set(waiting)
 
-    def config(self, version: int) -> None:
-        """The remote configuration that is in force."""
-        self._config_version.set(version)
-
-    def rolled_back(self) -> None:
-        """A configuration was taken back."""
-        self._rollbacks.inc()
-
     def memory(self, limit: int | None, step: int) -> None:
         """limit: bytes, None = none. step: of what is shed."""
         self._memory_limit.set(limit or 0)
@@ -227,10 +238,13 @@ class _Measured(Collector):
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
         self.memory: dict[str, Callable[[], Mapping[str, int]]] = {}
+        self.gpu: dict[str, Callable[[], Mapping[str, GpuMemory]]] = {}
         self.said: dict[str, TextConsistency] = {}
         self.loops: Callable[[], Mapping[str, bool]] = dict
         self.oldest: Callable[[], float | None] = _nothing
         self.lost: Callable[[], Mapping[str, int]] = dict
+        self.version: Callable[[], int] = int
+        self.rollbacks: Callable[[], int] = int
 
     def collect(self) -> Iterator[Metric]:
         times = HistogramMetricFamily(
@@ -250,11 +264,23 @@ class _Measured(Collector):
             for part, size in sizes().items():
                 memory.add_metric([camera, part], size)
         yield memory
+        gpu = GaugeMetricFamily(
+            "stillwatch_gpu_memory_bytes", "Memory that the GPU works in.", labels=["owner", "part", "kind"]
+        )
+        for owner, held in self.gpu.copy().items():
+            for part, bytes_of in held().items():
+                for kind in ("allocated", "reserved", "peak"):
+                    gpu.add_metric([owner, part, kind], getattr(bytes_of, kind))
+        yield gpu
         yield from self._texts()
         late = GaugeMetricFamily("stillwatch_loop_late", "1 while a loop does not go on.", labels=["loop"])
         for loop, is_late in self.loops().items():
             late.add_metric([loop], is_late)
         yield late
+        help_text = "Version of the remote configuration in force, 0 = none."
+        yield GaugeMetricFamily("stillwatch_config_version", help_text, value=self.version())
+        help_text = "Configurations that were taken back."
+        yield CounterMetricFamily("stillwatch_rollback", help_text, value=self.rollbacks())
         oldest = GaugeMetricFamily(
             "stillwatch_outbox_oldest_timestamp_seconds",
             "When the oldest event that waits was accepted.",

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 FILE_PROBATION_S = 20.0
 _LOOK_EVERY_S = 0.25
 _SETTLED_S = 60.0
+_AGAIN_S = 900.0
 
 
 class Agent(Protocol):
@@ -70,6 +71,8 @@ class ApplyEngine:
         self._thread: threading.Thread | None = None
         self._busy = False
         self._began_s = monotonic()
+        self.rollbacks = 0
+        """Configurations that this run took back."""
 
     @property
     def overlay(self) -> Mapping[str, JsonValue]:
@@ -133,11 +136,34 @@ class ApplyEngine:
         return True
 
     def tick(self) -> None:
-        """To be called now and then: what was gone back to after a crash counts as good when it has run for a while."""
-        if not self._safe and self._monotonic() - self._began_s > _SETTLED_S:
+        """To be called now and then: what was gone back to after a crash counts as good when it has run for a while,
+        and in safe mode it is tried again after a longer one, for there may be nobody to do it."""
+        age_s = self._monotonic() - self._began_s
+        if self._safe:
+            if age_s > _AGAIN_S and not self._busy:
+                self._began_s += age_s
+                self._try_again()
+        elif age_s > _SETTLED_S:
             with self._lock:
                 if not self._busy:
                     self._settle()
+
+    def _try_again(self) -> None:
+        record = self._journal.committed.model_copy(update={"remote": False})
+        try:
+            self._take()
+        except Refused:
+            return
+
+        def work() -> None:
+            try:
+                settings, planned = self._examine(record)
+            except Refused as error:
+                log.error("safe mode goes on", reason=str(error))
+                return
+            self._apply(record, settings, planned, FILE_PROBATION_S, lambda _step: None)
+
+        self._spawn(work)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """The agent is about to stop in peace: what has not proved itself is given up."""
@@ -250,7 +276,8 @@ class ApplyEngine:
             return
         tell(Step("staged", None, 202))
         tell(Step("applying", None, 202))
-        log.info("a configuration is being applied", version=record.version, restarts=planned.restarts)
+        changes = [each.path for each in planned.diff]
+        log.info("a configuration is being applied", version=record.version, changes=changes, restarts=planned.restarts)
         failure = self._change(settings, planned)
         if failure is None:
             tell(Step("probation", None, 202))
@@ -318,5 +345,6 @@ class ApplyEngine:
         if step.state == "applied":
             log.info("the configuration is in force")
         else:
+            self.rollbacks += 1
             log.error("the configuration was taken back", reason=step.reason)
         tell(step)
