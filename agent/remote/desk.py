@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 from pydantic import JsonValue
 
-from agent.applying.contract import FINAL, Applier, Candidate, Plan, Refused, Step
+from agent.applying.contract import FINAL, Applier, Candidate, Difference, Plan, Refused, Step
 from agent.remote.documents import Change, Overlay, Problem, Reported, ReportedState
 from agent.remote.judging import Desired, Identity, admitted, authentic, highest, known
 from agent.remote.memory import Accepted, keep, recall
@@ -271,7 +271,7 @@ class RemoteConfig:
             code=code,
             reason=redact(reason or ""),
             errors=tuple(Problem(path=path, msg=redact(message)) for path, message in errors),
-            diff=() if plan is None else tuple(_change(d.path, d.before, d.after) for d in plan.diff),
+            diff=() if plan is None else tuple(map(_change, sorted(plan.diff, key=lambda each: each.path))),
             restarts=() if plan is None else plan.restarts,
             highest=highest(self._applier),
             running=self._committed(),
@@ -281,8 +281,8 @@ class RemoteConfig:
         self._report(self._told)
 
 
-def _change(path: str, before: JsonValue, after: JsonValue) -> Change:
-    return Change(path=path, before=_shown(before), after=_shown(after))
+def _change(each: Difference) -> Change:
+    return Change(path=each.path, before=_shown(each.before), after=_shown(each.after))
 
 
 def _shown(value: JsonValue) -> JsonValue:
