@@ -110,6 +110,8 @@ class CameraBuilder:
             self._runtime = OnnxRuntime(self._model, threads=min(4, os.cpu_count() or 1), spin=False)
             self._encoding = choose_encoder(self._model, watch=_building())
             log.info("encoder", used=self._encoding.used, not_taken=self._encoding.not_taken)
+            if self._encoding.runtime is not None:
+                desk.metrics.watch_gpu("encoder", self._encoding.runtime.memory.parts)
             self._vision = choose_vision()
             log.info("image operations", patches=self._vision.patches, flow=self._vision.flow)
             self._decoder = Decoder(self._model, language=self._language(), spin=False)
@@ -124,6 +126,8 @@ class CameraBuilder:
             return None
         speaking = choose_decoder(self._model, beside=self._encoding, watch=_building())
         log.info("decoder", used=speaking.used, not_taken=speaking.not_taken)
+        if speaking.runtime is not None:
+            self._desk.metrics.watch_gpu("decoder", speaking.runtime.memory.parts)
         return None if speaking.runtime is None else speaking.language(self._runtime, self._degrade)
 
     def _degrade(self, reason: str) -> None:
@@ -149,6 +153,7 @@ class CameraBuilder:
         """The worker of a camera, not started. Raises ConfigError."""
         camera, manifest = settings.cameras[name], self._model.manifest
         ops, pictures = self._vision.camera(Preprocessor(manifest, host_shrink()))
+        self._desk.metrics.watch_gpu(name, ops.held)
         encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime), self._degrade)
         if self._costs is not None:
             encoder.crossover = self._crossover

@@ -8,6 +8,7 @@ times as much. OpenCV is told to use one thread: the pictures are small, and the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vpi_ops.interface import FlowField, PatchPyramid, Residual
+from vpi_ops.interface import FlowField, Held, PatchPyramid, Residual
 from vpi_ops.translation import Key, Translation
 
 Floats = NDArray[np.float32]
@@ -170,6 +171,9 @@ class HostOps:
         np.subtract(accumulated, new, out=term)
         term *= alpha[:, None]
         np.add(new, term, out=accumulated)
+
+    def held(self) -> Mapping[str, Held]:
+        return {}
 
     def close(self) -> None:
         """Nothing is held."""

@@ -6,6 +6,7 @@ likes between calls; what a method returns to the caller is a NumPy array in hos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,6 +56,16 @@ class Residual:
     patch: NDArray[np.float32]
     gain: float
     offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes of one part of what a GPU works in. allocated: held now; peak: the most that ever was; reserved: by how
+    much free memory fell when they were taken (on a Jetson also what others took at that moment)."""
+
+    allocated: int = 0
+    peak: int = 0
+    reserved: int = 0
 
 
 class VisionOps(Protocol):
@@ -149,6 +160,10 @@ class VisionOps(Protocol):
 
     def blend(self, accumulated: NDArray[np.float32], new: NDArray[np.float32], alpha: NDArray[np.float32]) -> None:
         """`accumulated = alpha · accumulated + (1 − alpha) · new` in place; (T, D), (T, D), (T,)."""
+        ...
+
+    def held(self) -> Mapping[str, Held]:
+        """Memory on a GPU by part; may be asked from any thread."""
         ...
 
     def close(self) -> None:

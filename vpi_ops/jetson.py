@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from vpi_ops.cuda import Kernels, load, sides
 from vpi_ops.host import Floats, HostOps
-from vpi_ops.interface import FlowField, PatchPyramid, Residual
+from vpi_ops.interface import FlowField, Held, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
 from vpi_ops.jetson_frames import DeviceFrames
 from vpi_ops.jetson_memory import NON_BLOCKING, Gpu, MappedPool, open_gpu
@@ -290,6 +291,9 @@ class JetsonOps(HostOps):
             return None
         self._failed = 0
         return found
+
+    def held(self) -> Mapping[str, Held]:
+        return self.gpu.parts()
 
     def close(self) -> None:
         """Give the memory on the device back. Nothing can be done with frames afterwards."""

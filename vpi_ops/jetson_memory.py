@@ -12,7 +12,6 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,12 @@ import structlog
 from numpy.typing import NDArray
 
 from config.errors import EngineFault
+from vpi_ops.interface import Held
 
 NON_BLOCKING = 1
 """Flag of a stream."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Bytes of one part of a camera's memory. allocated: held now; peak: the most that ever was; reserved: by how much
-    free memory fell when they were taken (on a Jetson also what others took at that moment)."""
-
-    allocated: int = 0
-    peak: int = 0
-    reserved: int = 0
 
 
 class Gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import CoherenceSettings
+from agent.metrics import Metrics
 from engines.plan import Mode
 from vpi_ops.choice import host_ops
 from vpi_ops.host import HostOps
@@ -181,6 +183,34 @@ def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_agai
     assert pool.made == made
 
 
+def test_memory_on_the_gpu_is_told_by_part_and_all_given_back(jetson: Any) -> None:
+    from vpi_ops.jetson import open_ops
+    from vpi_ops.jetson_pictures import DevicePictures
+
+    gc.collect()
+    used = jetson.used
+    ops = open_ops().ops
+    pictures = DevicePictures(ops.gpu, ops.kernels, ops.frames, Pictures(SIDE))
+    vlm = TemporalVLM(pictures, LinearEncoder(), ops, PATIENT, costs=costs())
+    for index in range(8):
+        vlm.process(frame(walk(index), index))
+    held = ops.held()
+    assert set(held) == {"frames", "tables", "pictures", "pyramids", "grey images", "flow", "tokens", "results"}
+    assert held["frames"].allocated == held["frames"].peak == held["frames"].reserved == 2 * walk(0).size
+    assert sum(part.allocated for part in held.values()) == jetson.used - used
+    metrics = Metrics("1")
+    metrics.watch_gpu("cam1", ops.held)
+    labels = {"owner": "cam1", "part": "frames", "kind": "peak"}
+    assert metrics.registry.get_sample_value("stillwatch_gpu_memory_bytes", labels) == 2 * walk(0).size
+    vlm.close()
+    assert ops.held()["frames"].allocated == ops.held()["tables"].allocated == 0
+    gpu = ops.gpu
+    del ops, vlm, pictures, metrics
+    gc.collect()
+    assert not any(part.allocated for part in gpu.parts().values()) and jetson.used == used
+    assert not jetson.counts["leaked"]
+
+
 def test_an_engine_that_fails_costs_flow_and_no_frame(
     built: Callable[[], tuple[TemporalVLM, Any]], behaviour: Any
 ) -> None:
@@ -205,6 +235,7 @@ def test_without_a_flow_engine_the_cpu_computes_flow_and_the_reason_is_told(jets
 def test_memory_that_is_out_leaves_the_camera_to_the_cpu(jetson: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from agent.vision import VisionChoice, choose_vision
 
+    gc.collect()  # else memory of earlier cameras comes free meanwhile
     monkeypatch.setattr(jetson, "budget", jetson.used + 1000)
     ops, _ = VisionChoice("", "", on_gpu=True).camera(Pictures(SIDE))  # type: ignore[arg-type]
     assert type(ops) is type(host_ops())

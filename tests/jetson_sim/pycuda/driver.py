@@ -244,7 +244,7 @@ class PagelockedHostAllocation:
         made = machine.allocate(size, "mapped" if flags & host_alloc_flags.DEVICEMAP else "pinned")
         if made is None:
             raise MemoryError("cuMemHostAlloc failed: out of memory")
-        self._made, self._flags = made, flags
+        self._made, self._flags, self._freed = made, flags, False
         self.__array_interface__ = {
             "shape": (size,),
             "typestr": "|u1",
@@ -263,7 +263,16 @@ class PagelockedHostAllocation:
 
     def free(self) -> None:
         _current()
+        self._freed = True
         machine.free(self._made.address)
+
+    def __del__(self) -> None:
+        if getattr(self, "_freed", True):
+            return
+        if machine.current is None:
+            machine.counts["leaked"] += 1  # as with `DeviceAllocation`
+        else:
+            self.free()
 
 
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> NDArray[Any]:
