@@ -58,11 +58,11 @@ def test_killed_at_every_line_a_file_is_whole_or_not_there() -> None:
             command, capture_output=True, text=True, timeout=170, env={**os.environ, "PYTHONPATH": paths}, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert int(done.stdout) > 50, "there are that many lines to die at"
+        assert int(done.stdout) > 120, "there are that many lines to die at"
         files = [path for path in folder.rglob("*") if path.is_file()]
         unfinished = [path for path in files if path.name.endswith(".part")]
         assert unfinished, "some were killed half-way"
-        for path in set(files) - set(unfinished):
+        for path in (path for path in set(files) - set(unfinished) if path.parent != folder):
             if path.suffix == ".mp4":
                 with av.open(str(path)) as clip:
                     # Packets are counted: the decoder of FFmpeg 7 may keep the last picture of a stream to itself.
