@@ -21,6 +21,28 @@ def test_every_test_that_is_named_as_proof_exists() -> None:
     assert [name for name in sorted(tests) if f"def {name}(" not in sources] == []
 
 
+def test_every_documented_trap_has_a_test_that_is_where_it_is_said_to_be() -> None:
+    """A row names a file after the tests that are in it; those before any file are in test_traps.py."""
+    table = PAGE[PAGE.index("Known traps of the libraries") :]
+    numbers, missing = [], []
+    for row in re.findall(r"^\| ([\d, ]*) ?\| (.*?) \| (.*?) \| (.*) \|$", table, re.MULTILINE):
+        found = [int(number) for number in re.findall(r"\d+", row[0])]
+        numbers += found
+        waiting: list[str] = []
+        homes: dict[str, str] = {}
+        for part in row[3].split(";"):
+            waiting = re.findall(r"`(test_\w+)`", part)
+            file = re.search(r"`(tests/[\w/]+\.py)`", part)
+            homes.update(dict.fromkeys(waiting, file[1] if file else "tests/jetson/test_traps.py"))
+        missing += [row[1]] if found and not homes else []
+        missing += [
+            f"{name} in {file}"
+            for name, file in homes.items()
+            if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")
+        ]
+    assert sorted(numbers) == list(range(1, 31)) and missing == []
+
+
 def test_every_metric_of_power_is_one_that_is_told() -> None:
     told = {sample.name for family in Metrics("0").registry.collect() for sample in family.samples} | {
         f"{family.name}{'_total' * (family.type == 'counter')}" for family in Metrics("0").registry.collect()

@@ -153,6 +153,26 @@ def test_what_undecoded_pictures_opening_by_hand_and_windows_need_is_never_calle
     assert formats and set(formats) == {"rgb8"}
 
 
+def test_calls_that_are_gone_or_take_their_arguments_the_other_way_round_are_never_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TensorRT 10 has no bindings by number, 11 no flags of precision but by our table; the names of the arguments of
+    get_tensor_profile_values are swapped."""
+    gone = {"execute_async", "execute_async_v2", "execute_v2", "build_engine", "build_cuda_engine", "num_bindings"}
+    gone |= {"get_binding_index", "get_binding_shape", "get_binding_name", "binding_is_input", "max_workspace_size"}
+    swapped = {"get_tensor_profile_values"}
+    assert not {node.attr for node in product() if isinstance(node, ast.Attribute)} & (gone | swapped)
+    for release in ("10.3.0", "11.4.0"):
+        monkeypatch.setenv("STILLWATCH_SIM_TENSORRT", release)
+        code = "import tensorrt as t; print([n for c in (t.ICudaEngine, t.IExecutionContext, t.Builder, "
+        code += f"t.IBuilderConfig) for n in dir(c) if n in {gone | swapped}], t.__version__)"
+        path = f"{ROOT / 'tests/jetson_sim'}{os.pathsep}{ROOT}"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
+        assert done.stdout.strip() == f"[] {release}", done.stderr
+
+
 def test_one_source_belongs_to_one_thread(camera: RingCamera) -> None:
     camera.capture(1.0)
     with ThreadPoolExecutor(1) as pool, pytest.raises(AssertionError, match="two threads"):
