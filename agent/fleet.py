@@ -89,6 +89,7 @@ class Fleet:
         self.cameras = Cameras()
         self.builder: CameraBuilder | None = None
         self._desk, self._on_made, self._on_gone, self._closing = desk, made, gone, closing
+        self._spare: list[CameraBuilder] = []
         self._settings: Settings | None = None
         self._makings: dict[str, object] = {}
         self._number = 0
@@ -122,8 +123,9 @@ class Fleet:
         self._settings = settings
 
     def close(self) -> None:
-        if self.builder is not None:
-            self.builder.close()
+        for builder in (self.builder, *self._spare):
+            if builder is not None:
+                builder.close()
 
     def change(self, settings: Settings, *, strict: bool) -> None:
         """Run these cameras from now on. Safe to call again, with the old settings, when it raised.
@@ -131,7 +133,9 @@ class Fleet:
         A new camera takes over when it gives frames; with `strict` one that gives none raises SourceError, unless the
         old one gave none either. Without, it takes over anyway, and goes on trying. Raises ConfigError, ModelError.
         """
-        builder = self._builder_for(settings)
+        builder = self._builder_for(settings) if settings.cameras else self.builder
+        if builder is not None and builder is not self.builder:
+            self._spare.append(builder)  # until its cameras are what runs
         for name in [name for name in self.cameras if name not in settings.cameras]:
             self._stop(name)
             self.cameras.drop(name)
@@ -140,12 +144,17 @@ class Fleet:
         for name in changed:
             if name in self.cameras and self._exclusive(name):
                 self._stop(name)
-        for name in changed:
-            self._replace(name, builder, settings, strict)
-        before, self.builder, self._settings = self.builder, builder, settings
-        if before is not None and before is not builder:
-            before.describing.finish(1.0)
-            before.close()
+        if builder is not None:
+            for name in changed:
+                self._replace(name, builder, settings, strict)
+        if self.builder is not None:
+            self._spare.append(self.builder)
+        self.builder, self._settings = builder, settings
+        idle = [spare for spare in self._spare if spare is not builder]
+        self._spare.clear()
+        for spare in idle:
+            spare.describing.finish(1.0)
+            spare.close()
 
     def sizes(self) -> dict[str, Size]:
         """(width, height) of the pictures of each camera that has given any."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,13 +19,18 @@ import pytest
 from mqtt_world import Subscriber, needs_mosquitto, until
 from pydantic import JsonValue
 
+from agent.applying.checking import check, exclusive
 from agent.applying.contract import FINAL, Candidate, Refused, Step
 from agent.applying.journal import Journal, Record
 from agent.applying.proving import CameraHealth, Health, Limits, verdict
+from agent.applying.starting import settings_at_start
 from agent.daemon import Daemon
 from agent.mqtt.broker import LocalBroker
+from agent.signals import reloaded_by_signal
+from config.document import Document
 from config.layers import Layers
 from config.loading import validate
+from config.settings import Camera
 
 SCENE = "scene:{}?fps=5&width=160&height=96"
 DOOR = [[0, 0], [80, 0], [80, 90]]
@@ -132,7 +140,7 @@ def test_what_can_not_work_is_refused_at_once_and_nothing_changes(
 
 
 def test_a_second_one_has_to_wait(daemon: Daemon) -> None:
-    first = candidate(daemon, {"cameras": {"b": {"ignore": {"clock": DOOR}}}}, probation_s=2.0)
+    first = candidate(daemon, door("b"), probation_s=2.0)
     steps: list[Step] = []
     daemon.applier.submit(first, steps.append)
     with pytest.raises(Refused) as refused:
@@ -206,10 +214,45 @@ def test_a_changed_file_is_applied_and_a_bad_one_is_told_and_survived(tmp_path: 
         (trouble,) = daemon.applier.troubles
         assert "unknown key; did you mean source?" in trouble and f"{file}:1" in trouble
         assert list(daemon.cameras) == ["a"] and not daemon.cameras["a"].done
-    from agent.applying.starting import settings_at_start
-
     layers = Layers(file, options={("events", "dir"): ("--state", str(tmp_path / "state"))})
     assert list(settings_at_start(layers).cameras) == ["a"], "the next start is not kept off by it"
+
+
+def test_sighup_has_the_file_read_again_and_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "agent.yaml"
+    with running(tmp_path, base()) as daemon, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        good, before = file.read_text(), file.stat()
+        file.write_text(good.replace('"cameras"', '"camaras"'))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # a look at the file doesn't tell
+        with reloaded_by_signal(daemon.reload):
+            os.kill(os.getpid(), signal.SIGHUP)
+            until(lambda: daemon.applier.troubles, "the refusal")
+        assert "did you mean cameras?" in daemon.applier.troubles[0]
+        said = ""
+        while "READY=1" not in said:
+            said += systemd.recv(4096).decode() + "\n"
+        assert "RELOADING=1\nMONOTONIC_USEC=" in said
+
+
+def test_a_device_that_is_held_is_not_opened_again() -> None:
+    opened: list[str] = []
+    document = base()
+    document["cameras"]["a"]["source"] = "/dev/video0?size=640x480"
+    before = validate(Document("before", document))
+    document["cameras"] |= {"c": {"source": "v4l2:///dev/video0"}, "d": {"source": "/dev/video1"}}
+    document["cameras"]["a"]["source"] = "/dev/video0?size=1280x720"
+    after = validate(Document("after", document))
+
+    def look(name: str, _camera: Camera) -> tuple[int, int]:
+        opened.append(name)
+        return 640, 480
+
+    check(before, after, {}, look)
+    assert opened == ["d"]
+    assert exclusive("csi://0?size=640x480") == "csi://0" and exclusive("rtsp://a/b") is None
 
 
 def test_a_second_crash_leads_to_safe_mode_and_a_good_configuration_out_of_it(tmp_path: Path) -> None:

@@ -92,14 +92,16 @@ class Journal:
 
     def begin(self) -> None:
         """A start of the agent: what was being applied is given up, and how often it was is counted. Sets
-        `interrupted`."""
+        `interrupted`. A full disk is no reason not to start."""
         candidate = _read(self._candidate, Record)
         if candidate is None:
             return
-        reason = "the agent died or lost power before it was committed"
-        self._give_up(candidate, reason, 500)
         self.interrupted = candidate.model_copy(update={"starts": candidate.starts + 1})
-        _write(self._candidate, self.interrupted)
+        try:
+            self._give_up(candidate, "the agent died or lost power before it was committed", 500)
+            _write(self._candidate, self.interrupted)
+        except OSError as error:
+            log.error("that an apply was interrupted can't be written", reason=error.strerror)
 
     def settle(self) -> None:
         """The configuration that an apply went back to has proved itself, or was stopped in peace."""
@@ -108,12 +110,17 @@ class Journal:
             self.interrupted = None
 
     def adopt(self, text: str | None) -> None:
-        """The configuration file that the agent was started with is the one to go back to from now on."""
-        if self.committed.text != text:
-            self._commit_aside()
-            committed = self.committed.model_copy(update={"text": text, "number": self.committed.number + 1})
-            _write(self._committed, committed)
-            self.committed = committed
+        """The configuration file that the agent was started with is the one to go back to from now on. A full disk is
+        no reason not to start."""
+        if self.committed.text == text:
+            return
+        before, number = self.committed, self.committed.number + 1
+        self.committed = before.model_copy(update={"text": text, "number": number})
+        try:
+            self._commit_aside(before)
+            _write(self._committed, self.committed)
+        except OSError as error:
+            log.error("the configuration file can't be kept", reason=error.strerror)
 
     def stage(self, wanted: Record) -> Record:
         """Put a candidate on disk; returns it with its numbers."""
@@ -128,7 +135,7 @@ class Journal:
 
     def commit(self, candidate: Record) -> None:
         """The candidate is what runs from now on."""
-        self._commit_aside()
+        self._commit_aside(self.committed)
         self._candidate.replace(self._committed)
         _sync(self._folder)
         self.committed = candidate
@@ -152,18 +159,18 @@ class Journal:
         if candidate.remote:
             outcome = Outcome(serial=candidate.serial, version=candidate.version, reason=reason, code=code)
             _write(self._outcome, outcome)
-        elif candidate.text is not None:
+        elif candidate.text is not None and candidate.text != self.committed.text:
             self.refuse(candidate.text, reason)
 
     def _drop_candidate(self) -> None:
         self._candidate.unlink(missing_ok=True)
         _sync(self._folder)
 
-    def _commit_aside(self) -> None:
-        """Keep what is committed now in the history."""
+    def _commit_aside(self, record: Record) -> None:
+        """Keep what has been committed until now in the history."""
         if not self._committed.exists():
             return
-        kept = self._folder / "history" / f"{self.committed.number:08d}-version-{self.committed.version}.json"
+        kept = self._folder / "history" / f"{record.number:08d}-version-{record.version}.json"
         kept.parent.mkdir(exist_ok=True)
         if not kept.exists():
             kept.hardlink_to(self._committed)
