@@ -174,7 +174,8 @@ class Daemon:
         self.applier = ApplyEngine(self, journal, self._layers, began, closing=self._closing)
         self._remote: RemoteConfig | None = None
         if settings.remote is not None:
-            self._remote = open_desk(settings.remote, self.applier, self.topics, self._folder, lambda: self.link)
+            beat = self.progress.loop("remote configuration")
+            self._remote = open_desk(settings.remote, self.applier, self.topics, self._folder, lambda: self.link, beat)
         self._book.end_interrupted()
         self._attending = Attending(self.cameras, self._rules, self.topics)
         self._stack.callback(self._close_link)

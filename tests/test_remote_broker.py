@@ -14,15 +14,18 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from mqtt_proxy import Proxy
 from mqtt_world import TOPICS, Subscriber, agent, guarded_broker, needs_mosquitto, until
 from remote_hostile import KINDS, history, hostile
 from remote_world import NEXT, OPS, MemoryApplier, document
 
 from agent.applying.contract import Step
 from agent.cli import main
+from agent.mqtt.address import BrokerAddress
 from agent.mqtt.broker import LocalBroker
 from agent.remote.documents import Reported, json_schemas
 from agent.remote.joining import attach, key_troubles, open_desk
+from agent.remote.operating import Operator
 from config.settings import Remote
 
 pytestmark = needs_mosquitto
@@ -209,6 +212,17 @@ def test_a_broker_with_an_access_list_says_no_by_itself(stillwatch: Call) -> Non
         denied = stillwatch("push", "change.yaml", "--key", "a.key", "--version", 1, *to)
         assert denied.status == 69 and "Not authorized" in denied.err and "secret" not in denied.err
         assert stillwatch("push", "change.yaml", "--key", "a.key", "--version", 1, *to[:4]).status == 69
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["it says so", "it just hangs up"])
+def test_an_operator_meets_a_broker_that_speaks_only_3_1_1(broker: LocalBroker, silent: bool) -> None:
+    with (
+        Subscriber(broker.port) as watcher,
+        Proxy(broker.port, only_311=True, silent=silent) as old,
+        Operator(BrokerAddress.parse(old.url), TOPICS) as operator,
+    ):
+        operator.publish(b"{}", retain=False)
+        until(lambda: watcher.on(TOPICS.desired), "the document")
 
 
 def test_a_key_may_have_a_passphrase(stillwatch: Call, monkeypatch: pytest.MonkeyPatch) -> None:

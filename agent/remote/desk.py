@@ -23,6 +23,7 @@ from agent.remote.documents import Change, Overlay, Problem, Reported, ReportedS
 from agent.remote.judging import Desired, Identity, admitted, authentic, highest, known
 from agent.remote.memory import Accepted, keep, recall
 from agent.remote.reading import MAX_BYTES, id_of, refused
+from agent.service.progress import Beat
 from config.redact import redact
 
 log = structlog.get_logger()
@@ -31,6 +32,8 @@ _WAITING = 64
 _BUSY_AGAIN_S = 1.0
 _BUSY_FOR_S = 600.0
 _LONGEST_SLEEP_S = 3600.0
+_CHECKING_S = 120.0
+"""What a check may take: each camera that is new is opened."""
 
 
 def _utc() -> datetime:
@@ -59,11 +62,12 @@ class RemoteConfig:
         memory: Path,
         report: Callable[[Reported], None],
         *,
+        beat: Beat | None = None,
         utc: Callable[[], datetime] = _utc,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._applier, self._identity, self._memory, self._report = applier, identity, memory, report
-        self._utc, self._monotonic = utc, monotonic
+        self._beat, self._utc, self._monotonic = beat or Beat(), utc, monotonic
         self._accepted = recall(memory)
         self._inbox: queue.SimpleQueue[bytes | tuple[Desired, Step] | None] = queue.SimpleQueue()
         self._running: tuple[Desired, Step] | None = None
@@ -121,12 +125,14 @@ class RemoteConfig:
 
     def _run(self) -> None:
         while True:
+            self._beat.idle()
             try:
                 found = self._inbox.get(timeout=self._sleep_s())
             except queue.Empty:
                 found = b""
             if found is None:
                 return
+            self._beat.beat(_CHECKING_S)
             try:
                 self._work(found)
                 self._resume()

@@ -12,12 +12,18 @@ from agent.remote.desk import RemoteConfig
 from agent.remote.documents import Reported
 from agent.remote.judging import Identity
 from agent.remote.keys import read_keys
+from agent.service.progress import Beat
 from config.errors import ConfigError
 from config.settings import Remote
 
 
 def open_desk(
-    settings: Remote, applier: Applier, topics: Topics, folder: Path, link: Callable[[], MqttLink | None]
+    settings: Remote,
+    applier: Applier,
+    topics: Topics,
+    folder: Path,
+    link: Callable[[], MqttLink | None],
+    beat: Beat | None = None,
 ) -> RemoteConfig:
     """Not started yet. folder: of the state. link: the one that reports go to now; `attach` each to be listened to."""
 
@@ -26,7 +32,7 @@ def open_desk(
             now.tell(topics.reported, reported.model_dump_json())
 
     identity = Identity(topics.device, frozenset(settings.groups), settings.keys, settings.require_signature)
-    return RemoteConfig(applier, identity, folder / "remote" / "accepted.json", report)
+    return RemoteConfig(applier, identity, folder / "remote" / "accepted.json", report, beat=beat)
 
 
 def attach(desk: RemoteConfig, link: MqttLink, topics: Topics) -> None:

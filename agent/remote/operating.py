@@ -103,6 +103,7 @@ class Operator:
 
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._version, reconnect_on_failure=False)
         client.on_connect, client.on_message = connected, self._take
+        client.on_disconnect = lambda *_: answered.set()  # an old broker may just hang up
         client.connect_timeout = self._timeout_s
         if self._address.user is not None:
             client.username_pw_set(self._address.user, self._address.password)
@@ -114,13 +115,19 @@ class Operator:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise BrokerError(f"can't reach {self._address}: {reason}") from None
         client.loop_start()
-        if answered.wait(self._timeout_s) and not reasons[0].is_failure:
+        if answered.wait(self._timeout_s) and reasons and not reasons[0].is_failure:
             return client
         client.loop_stop()
-        if not reasons:
-            raise BrokerError(f"{self._address} gave no answer in {self._timeout_s:g} s")
-        if reasons[0].value == _OTHER_VERSION and self._version is MQTTProtocolVersion.MQTTv5:
+        hung_up = answered.is_set() and not reasons
+        if (
+            self._address.protocol == "auto"
+            and self._version is MQTTProtocolVersion.MQTTv5
+            and (hung_up or (reasons and reasons[0].value == _OTHER_VERSION))
+        ):
             raise _OtherVersion
+        if not reasons:
+            what = "hung up" if hung_up else f"gave no answer in {self._timeout_s:g} s"
+            raise BrokerError(f"{self._address} {what}")
         raise BrokerError(f"{self._address} refuses us: {reasons[0]}")
 
     def _subscribe(self, topic: str) -> None:
