@@ -143,7 +143,8 @@ def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None, decoder: D
             decoder.used if decoder else "nothing: the model can't be used",
             (
                 *(decoder.not_taken if decoder else ()),
-                "A larger model on a vision server gives better words: set `describer` in the configuration.",
+                "A larger model on a vision server gives better words: set `describer: {url: http://HOST:PORT/v1, "
+                "model: NAME}` in the configuration.",
             ),
         ),
         "broker": Part(

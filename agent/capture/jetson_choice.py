@@ -44,7 +44,10 @@ def missing() -> str | None:
     """Why jetson-utils can't be used here; None when it can. It is tried in a process of its own: it brings OpenGL and
     GStreamer, which the agent's process is better off without."""
     if find_spec("jetson_utils") is None and find_spec("jetson_utils_python") is None:
-        return "jetson_utils is not on this machine; on a Jetson it is built from github.com/dusty-nv/jetson-utils"
+        return (
+            "jetson_utils is not on this machine; on a Jetson: git clone --recursive "
+            "https://github.com/dusty-nv/jetson-utils, then cmake, make and sudo make install in a folder of it"
+        )
     return _broken(tuple(sys.path))
 
 
