@@ -57,12 +57,12 @@ class DriftTransfer:
         if self._active:
             self._correction = self._correction[source]
 
-    def apply(self, features: Floats, out: Floats) -> None:
-        """Corrected features, into `out`."""
+    def apply(self, features: Floats, out: Floats, encoded: Slots) -> None:
+        """Corrected features, into `out`, which has those of before; `encoded`: slots of the tokens that are new."""
         if self._active:
             np.add(features, self._correction, out=out)
         else:
-            out[...] = features
+            out[encoded] = features[encoded]
 
     def reset(self) -> None:
         if self._active:

@@ -408,7 +408,7 @@ class TemporalVLM:
         self._ops.adopt(self._reference, self._current, dirty)
         view.planner.encoded(dirty, error, stale, plan.fetch, tokens.coarse)
         view.warp.encoded(dirty)
-        self._drift.apply(new, self._features)
+        self._drift.apply(new, self._features, dirty)
         self._since_full[dirty] = 1 - token_cosines(self._features[dirty], self._anchor[dirty])
 
     def _audit(self, view: View, picture: Picture) -> TokenMap:

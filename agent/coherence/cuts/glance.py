@@ -96,6 +96,9 @@ class Difference:
         return 0.3 * self.tint + 0.7 * agreement
 
 
+SAME = Difference(0.0, 0.0, 0.0, 0.0)
+
+
 def difference(a: Glance, b: Glance, distance: Distance) -> Difference:
     """How `b` differs from `a`. distance: Bhattacharyya, of the backend that made the histograms."""
     change = (b.luma - a.luma).ravel()

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from agent.coherence.cuts.glance import Difference, Distance, Floats, Glance, difference
+from agent.coherence.cuts.glance import SAME, Difference, Distance, Floats, Glance, difference
 
 LOOKAHEAD = 2
 """Frames after the first of a new shot that the verdict waits for."""
@@ -43,22 +43,39 @@ class Recent:
     def clear(self) -> None:
         self.last = -1
         self.shot = 0
+        self._base = 0
         self._frames: deque[tuple[int, Glance]] = deque(maxlen=_REMEMBERED)
         self._differences: dict[tuple[int, int], Difference] = {}
 
     def add(self, index: int, glance: Glance) -> None:
-        """The next frame; index: its number in the video. Call `clear` before frames of another grid."""
+        """The next frame; index: its number in the video. The glance of the frame before may be given again. Call
+        `clear` before frames of another grid."""
+        again = bool(self._frames) and self._frames[-1][1] is glance
         self._frames.append((index, glance))
         self.last += 1
-        luma = glance.luma.ravel() - _MID_GREY
-        if self._luma.shape[1] != luma.size:
-            self._luma = np.zeros((_REMEMBERED, luma.size), np.float32)
-            self._products = np.zeros((_REMEMBERED, _REMEMBERED), np.float32)
-        slot = self.last % _REMEMBERED
-        self._luma[slot] = luma
-        self._products[slot] = self._products[:, slot] = np.einsum("ij,j->i", self._luma, luma)
+        if self._luma.shape[1] != glance.luma.size:
+            self._luma = np.zeros((2 * _REMEMBERED, glance.luma.size), np.float32)
+            self._products = np.zeros((2 * _REMEMBERED, 2 * _REMEMBERED), np.float32)
+        if self.last - self._base == len(self._luma):
+            self._make_room()
+        row, first = self.last - self._base, self.oldest - self._base
+        if again:
+            self._luma[row] = self._luma[row - 1]
+            products = self._products[row - 1, first : row + 1]
+            products[-1] = products[-2]
+        else:
+            np.subtract(glance.luma.ravel(), _MID_GREY, out=self._luma[row])
+            products = np.einsum("ij,j->i", self._luma[first : row + 1], self._luma[row])
+        self._products[row, first : row + 1] = self._products[first : row + 1, row] = products
         if len(self._differences) > 4 * _REMEMBERED:
             self._differences = {pair: d for pair, d in self._differences.items() if pair[0] >= self.oldest}
+
+    def _make_room(self) -> None:
+        """Rows lie in order, so that a stretch of frames is a slice; those of old frames are given up now and then."""
+        kept = np.s_[_REMEMBERED:]
+        self._luma[:_REMEMBERED] = self._luma[kept]
+        self._products[:_REMEMBERED, :_REMEMBERED] = self._products[kept, kept]
+        self._base += _REMEMBERED
 
     @property
     def oldest(self) -> int:
@@ -80,7 +97,8 @@ class Recent:
         """Between the frames at two places."""
         pair = (a, b)
         if pair not in self._differences:
-            self._differences[pair] = difference(self[a], self[b], self._distance)
+            one, other = self[a], self[b]
+            self._differences[pair] = SAME if one is other else difference(one, other, self._distance)
         return self._differences[pair]
 
     def score(self, a: int, b: int) -> float:
@@ -93,10 +111,10 @@ class Recent:
     def products(self, place: int, first: int, last: int) -> Floats:
         """Scalar products of the luma image at a place with those of a stretch, float32 (n,); grey levels count from
         the middle. They give every length, distance and direction among these pictures."""
-        products: Floats = self._products[place % _REMEMBERED, np.arange(first, last + 1) % _REMEMBERED]
-        return products
+        base = self._base
+        return self._products[place - base, first - base : last + 1 - base]
 
     def squares(self, first: int, last: int) -> Floats:
         """The scalar product of each luma image of a stretch with itself, float32 (n,)."""
-        squares: Floats = self._products.diagonal()[np.arange(first, last + 1) % _REMEMBERED]
-        return squares
+        stretch = np.s_[first - self._base : last + 1 - self._base]
+        return self._products[stretch, stretch].diagonal()
