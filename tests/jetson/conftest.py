@@ -13,6 +13,13 @@ SIMULATED = Path(__file__).parents[1] / "jetson_sim"
 MODULES = ("pycuda", "vpi", "jetson_utils", "jetson_utils_python", "simulated_cuda", "simulated_kernels")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`pytest -m jetson` runs everything that there is on the simulated Jetson."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.jetson)
+
+
 @pytest.fixture(scope="module")
 def jetson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The simulated device, `simulated_cuda.machine`. Kernels are the product's own, compiled for the host."""
