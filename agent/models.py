@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from config.errors import ModelError, StillwatchError
+from config.errors import EngineFault, ModelError, StillwatchError
 
 app = typer.Typer(
     help="Import, list, check and remove vision-language models.", no_args_is_help=True, rich_markup_mode=None
@@ -171,7 +171,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a model's TensorRT engines for this machine, compare them with ONNX Runtime, and keep them. Takes minutes.
-    Status 1 when there is no engine at the end."""
+    Status 1 when encoder or decoder has none at the end."""
     from dataclasses import asdict
 
     from agent.notify import extend_start
@@ -182,38 +182,41 @@ def build(
     from engines.verification import Check
 
     model = load_model(find_model(name))
+    fault: EngineFault | None = None
     with _Steps() as steps:
         watch = Watch(steps, lambda: extend_start(60))
         encoder = open_tensorrt(model, precision=precision, again=again, watch=watch)
-        both = [
-            encoder,
-            open_tensorrt(model, purpose=DECODER, gpu=encoder.gpu, precision=precision, again=again, watch=watch),
-        ]
+        made = [encoder]
+        try:
+            made.append(
+                open_tensorrt(model, purpose=DECODER, gpu=encoder.gpu, precision=precision, again=again, watch=watch)
+            )
+        except EngineFault as error:
+            fault = error
     if as_json:
-        _print_json(
-            {
-                "tensorrt": encoder.version,
-                "folder": str(encoder.folder),
-                **{
-                    runtime.purpose.name: {
-                        "precision": runtime.precision.value,
-                        "rows": runtime.rows,
-                        "checks": runtime.checks,
-                        "notes": runtime.notes,
-                        "memory_bytes": {part: asdict(usage) for part, usage in runtime.memory.parts().items()},
-                    }
-                    for runtime in both
-                },
+        parts: dict[str, Any] = {
+            runtime.purpose.name: {
+                "precision": runtime.precision.value,
+                "rows": runtime.rows,
+                "checks": runtime.checks,
+                "notes": runtime.notes,
+                "memory_bytes": {part: asdict(usage) for part, usage in runtime.memory.parts().items()},
             }
-        )
-        return
-    typer.echo(f"{name}: TensorRT {encoder.version} on {encoder.gpu.name}, {encoder.folder}")
-    for runtime in both:
-        typer.echo(f"  {runtime.purpose.name}: {runtime.precision.value}, rows {', '.join(map(str, runtime.rows))}")
-        for check in runtime.checks:
-            typer.echo(f"    {Check(**check)}")
-        for note in runtime.notes:
-            typer.echo(f"    {note}")
+            for runtime in made
+        }
+        if fault is not None:
+            parts[DECODER.name] = {"fault": str(fault)}
+        _print_json({"tensorrt": encoder.version, "folder": str(encoder.folder), **parts})
+    else:
+        typer.echo(f"{name}: TensorRT {encoder.version} on {encoder.gpu.name}, {encoder.folder}")
+        for runtime in made:
+            typer.echo(f"  {runtime.purpose.name}: {runtime.precision.value}, rows {', '.join(map(str, runtime.rows))}")
+            for check in runtime.checks:
+                typer.echo(f"    {Check(**check)}")
+            for note in runtime.notes:
+                typer.echo(f"    {note}")
+    if fault is not None:
+        raise fault
 
 
 @app.command()

@@ -516,6 +516,20 @@ def test_model_build_builds_verifies_and_reports(world: World, model: Model, fol
     assert not folder.exists()
 
 
+def test_an_encoder_is_kept_when_the_decoder_has_no_engine(world: World, model: Model, folder: Path) -> None:
+    file = model.graph("decode_rows")
+    kept = file.read_bytes()
+    file.write_bytes(model.graph("select_inplace").read_bytes())
+    try:
+        done = CliRunner().invoke(models.app, ["build", str(model.folder), "--json"])
+    finally:
+        file.write_bytes(kept)
+    report = json.loads(done.stdout)
+    assert done.exit_code == 1 and isinstance(done.exception, EngineFault)
+    assert report["encoder"]["precision"] == "fp16" and "can't read it" in report["decoder"]["fault"]
+    assert (folder / "select_rows-fp16.engine").is_file()
+
+
 # The stand-in is as strict as the real one.
 
 
