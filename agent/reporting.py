@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ from agent.events.model import Anomaly, AnyNews, Box, Condition, Health, Semanti
 from agent.evidence.camera import CameraEvidence
 from agent.insight.anomaly import Alarm
 from agent.insight.change import Change
+from agent.insight.described import DescribedStates
+from agent.wording import only_in
 
 TEXT = "text"
 _HIGH_SCORE = 1.5
@@ -56,6 +58,7 @@ class CameraReporter:
         """What was said last of this camera."""
         self._book, self._describing, self._mute = book, describing, mute
         self._describe, self._fallback, self._picture = describe, fallback, picture
+        self._states = DescribedStates()
         self._evidence, self._clock = evidence, clock
         self._muted_until_s = 0.0
         self._alarm: str | None = None
@@ -102,10 +105,15 @@ class CameraReporter:
         self._wish(frame, features, self._remember)
 
     def changed(
-        self, change: Change, frame: Frame, boxes: Sequence[Box], zones: Sequence[str], features: NDArray[np.float32]
+        self,
+        change: Change,
+        frame: Frame,
+        boxes: Sequence[Box],
+        zones: Mapping[str, float],
+        features: NDArray[np.float32],
     ) -> str | None:
-        """Tell a semantic change; returns the event's id, None when muted. features: float32 (T, D), the state to be
-        described."""
+        """Tell a semantic change; returns the event's id, None when muted. zones: those that it touches, and the share
+        of each that has changed. features: float32 (T, D), the state to be described."""
         if self.muted_until is not None:
             self._wish(frame, features, self._remember)
             return None
@@ -122,6 +130,7 @@ class CameraReporter:
                 "cause": change.kind.value,
                 "area_share": round(change.area_share, 4),
                 "seen_for_s": round(frame.monotonic_ns / 1e9 - change.onset_s, 2),
+                "zones": {zone: round(share, 3) for zone, share in zones.items()},
             },
         )
         event_id = self._publish(news, frame, clip=False)
@@ -235,19 +244,39 @@ class CameraReporter:
             done(Description("", f"no text: words at most every {self._words_every_s:g} s: {self._why_spared}"))
             return
         self._asked_s = now_s
-        picture = None if self._picture is None else self._picture(frame.image)
+        describe, picture = self._describe, None
+        if self._picture is not None:
+            picture = self._picture(frame.image)
+        elif (known := self._states.recall(features)) is not None:
+            describe = partial(_repeat, known)  # takes its turn, so that texts stay in order
+        else:
+            done = partial(self._described, features.copy(), done)
         look = Look(features, picture, change)
-        self._describing.wish(self.camera, self._describe, look, done, fallback=self._fallback)
+        self._describing.wish(self.camera, describe, look, done, fallback=self._fallback)
 
     def _told(self, event_id: str, change: bool, description: Description) -> None:
         """On a describing thread: descriptions of a camera come in order, so `text` is what was said before."""
         told: dict[str, Any] = {"text": description.text}
         if change:
-            told |= {"before_text": self.text, "after_text": description.text}
+            before, after = self.text, description.text
+            told |= {"before_text": before, "after_text": after}
+            told |= {"new_text": only_in(after, before), "gone_text": only_in(before, after) if after else ""}
         notes = () if description.note is None else (description.note,)
         self._book.update(event_id, done=(TEXT,), notes=notes, **told)
         self._remember(description)
 
+    def _described(
+        self, features: NDArray[np.float32], done: Callable[[Description], None], description: Description
+    ) -> None:
+        """Words have been made of this state; whole ones are kept for when it comes back."""
+        if description.text and description.note is None:
+            self._states.remember(features, description.text)
+        done(description)
+
     def _remember(self, description: Description) -> None:
         if description.text:
             self.text = description.text
+
+
+def _repeat(text: str, _look: Look) -> Iterator[str]:
+    yield text

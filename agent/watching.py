@@ -70,6 +70,11 @@ class _View:
     unwatched: NDArray[np.bool_]
     tokens: Mapping[str, NDArray[np.bool_]]
 
+    def shares(self, tokens: NDArray[np.bool_]) -> dict[str, float]:
+        """Of each zone that sees any of the tokens (T,), the share of its tokens that are among them."""
+        seen = {zone: float(tokens[inside].mean()) for zone, inside in self.tokens.items() if inside.any()}
+        return {zone: share for zone, share in seen.items() if share > 0}
+
     def far_from(self, placement: Placement) -> bool:
         """Whether tokens look elsewhere than they did: at frames of another size, or by more than a quarter of a
         token."""
@@ -294,7 +299,7 @@ class CameraWatch:
             self._described = True
         if change is not None:
             boxes = self._boxes(change.regions, result.placement)
-            self._reporter.changed(change, frame, boxes, view.zones.touched(boxes), result.accumulated)
+            self._reporter.changed(change, frame, boxes, view.shares(change.tokens), result.accumulated)
             self._change.described(result.accumulated)
         if alarm is not None:
             boxes = self._boxes(alarm.regions, result.placement)

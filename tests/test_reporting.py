@@ -22,7 +22,14 @@ from agent.reporting import CameraReporter
 FEATURES = np.zeros((4, 2), np.float32)
 FRAME = Frame(np.zeros((36, 64, 3), np.uint8), "front", 7, 5_000_000_000, datetime.now(timezone.utc))
 BOX = (8, 4, 16, 12)
-CHANGE = Change(ChangeKind.DRIFT, 4.2, ((1, 1, 2, 2),), 0.4, 0.1)
+
+
+def state(number: int) -> np.ndarray:
+    """What a scene means in one of several states, none like another."""
+    return np.random.default_rng(number).standard_normal((4, 16)).astype(np.float32)
+
+
+CHANGE = Change(ChangeKind.DRIFT, 4.2, ((1, 1, 2, 2),), 0.4, 0.1, np.ones(4, bool))
 
 
 def alarm(score: float, *, ended: bool = False) -> Alarm:
@@ -71,16 +78,34 @@ def test_a_change_is_told_at_once_and_completed_with_the_words_before_and_after(
     reporter = desk.reporter(words("An empty yard.", "A red car.", "A dog."))
     reporter.first_look(FRAME, FEATURES)
     desk.settle()
-    for _ in range(2):
-        reporter.changed(CHANGE, FRAME, [BOX], ["door"], FEATURES)
+    for number in range(2):
+        reporter.changed(CHANGE, FRAME, [BOX], {"door": 0.5}, state(number))
         desk.settle()
     first, completed, _, second = desk.told
     assert (first.type.value, first.pending, first.regions, first.zones) == ("new", ("text",), (BOX,), ("door",))
-    assert first.evidence["seen_for_s"] == 0.8
+    assert first.evidence["seen_for_s"] == 0.8 and first.evidence["zones"] == {"door": 0.5}
     assert completed.kind == second.kind == "semantic_change"
     assert (completed.id, completed.pending) == (first.id, ())
     assert (completed.before_text, completed.after_text) == ("An empty yard.", "A red car.")
     assert (second.before_text, second.text) == ("A red car.", "A dog.")
+
+
+def test_a_state_that_comes_back_is_not_described_anew_and_the_event_says_what_is_new_and_what_is_gone(
+    desk: Desk,
+) -> None:
+    reporter = desk.reporter(words("A yard. A red car.", "A yard. A dog. A dog."))
+    yard, dogs = state(1), state(2)
+    reporter.first_look(FRAME, yard)
+    desk.settle()
+    for seen in (dogs, yard + 0.01 * state(3), dogs):
+        reporter.changed(CHANGE, FRAME, [BOX], {}, seen)
+        desk.settle()
+    told = [(event.text, event.new_text, event.gone_text) for event in desk.told if event.type.value == "update"]  # type: ignore[union-attr]
+    assert told == [
+        ("A yard. A dog. A dog.", "A dog. A dog.", "A red car."),
+        ("A yard. A red car.", "A red car.", "A dog. A dog."),
+        ("A yard. A dog. A dog.", "A dog. A dog.", "A red car."),
+    ]
 
 
 def test_an_alarm_begins_is_described_and_ends_under_one_id(desk: Desk) -> None:
@@ -109,7 +134,7 @@ def test_an_alarm_that_is_open_when_the_camera_goes_is_ended_with_the_reason(des
 def test_without_words_an_event_says_why_and_waits_for_none(desk: Desk) -> None:
     reporter = desk.reporter(None, mute="knows rendered scenes only")
     reporter.first_look(FRAME, FEATURES)
-    reporter.changed(CHANGE, FRAME, [BOX], [], FEATURES)
+    reporter.changed(CHANGE, FRAME, [BOX], {}, state(1))
     (only,) = desk.settle()
     assert (only.pending, only.degraded, only.text) == ((), ("knows rendered scenes only",), "")
 
@@ -130,7 +155,7 @@ def test_words_are_spared_and_the_news_say_so(desk: Desk) -> None:
     seconds = (5, 30, 70)
     for second in seconds:
         frame = replace(FRAME, monotonic_ns=second * 1_000_000_000)
-        reporter.changed(CHANGE, frame, [BOX], [], FEATURES)
+        reporter.changed(CHANGE, frame, [BOX], {}, state(1))
         desk.settle()
     updates = [event for event in desk.settle() if event.type.value == "update"]
     assert [event.text for event in updates] == ["A yard.", "", "A yard."]
@@ -143,7 +168,7 @@ def test_a_muted_camera_tells_no_alerts_and_changes_but_ends_what_is_open_and_it
     assert reporter.mute(3600.0) == reporter.muted_until is not None
     reporter.anomaly(alarm(1.3, ended=True), FRAME, [BOX], [], FEATURES)
     assert reporter.anomaly(alarm(1.4), FRAME, [BOX], [], FEATURES) is None
-    assert reporter.changed(CHANGE, FRAME, [BOX], [], FEATURES) is None
+    assert reporter.changed(CHANGE, FRAME, [BOX], {}, state(1)) is None
     reporter.lost("no answer")
     assert reporter.mute(0.0) is None
     reporter.anomaly(alarm(1.5), FRAME, [BOX], [], FEATURES)

@@ -136,11 +136,14 @@ class RuleAlert(News):
 
 
 class SemanticChange(News):
-    """The scene means something else than when it was last described."""
+    """The scene means something else than when it was last described. new_text, gone_text: the sentences of after_text
+    that before_text does not have, and the other way round."""
 
     kind: Literal["semantic_change"] = "semantic_change"
     before_text: Text = ""
     after_text: Text = ""
+    new_text: Text = ""
+    gone_text: Text = ""
     distance: Annotated[float, Field(ge=0)]
 
 

@@ -27,11 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.insight.checks import require
+from agent.insight.reference import Reference, row_distance, unit_rows
 from agent.insight.regions import CellBox, large_components, merge_close
-from agent.insight.shift import own_change
 
-_LEAST_LIMIT = 0.02
-"""Cosine distance below which cached tokens are no truer than this, whatever the contrast of the picture."""
 _REPLACED = 0.5
 """Share of drifted tokens from which a cut has replaced what was described; a flash or a reconnect shows it again."""
 _MOST_NOISE = 1.8
@@ -106,7 +104,7 @@ class Change:
 
     onset_s: when it was first seen, on the clock of `update`. regions: boxes in cells, largest connected area first.
     distance: mean cosine distance of the changed tokens from the description, 0–2. area_share: changed tokens of all,
-    0–1.
+    0–1. tokens: bool (T,), those that changed.
     """
 
     kind: ChangeKind
@@ -114,6 +112,7 @@ class Change:
     regions: tuple[CellBox, ...]
     distance: float
     area_share: float
+    tokens: NDArray[np.bool_]
 
 
 class SemanticChange:
@@ -126,7 +125,7 @@ class SemanticChange:
 
     def reset(self) -> None:
         """Forget everything, as after a loss of the picture. The next frame starts a new warm-up and is no change."""
-        self._reference: NDArray[np.float32] | None = None
+        self._reference: Reference | None = None
         self._started_s = self._now_s = -np.inf
         self._described_s = self._last_change_s = -np.inf
         self._untold_cut_s: float | None = None
@@ -145,31 +144,31 @@ class SemanticChange:
         features: float32 (T, D), accumulated, row-major over the grid; only read. cut: this frame starts a new shot,
         and `features` hold nothing from before it. ignored: bool (T,), tokens that never count (clocks, padding).
         """
-        unit = _unit(features)
+        unit = unit_rows(features)
         self._now_s = now_s
         counted = None if ignored is None else ~ignored
         if cut and self._reference is not None:
-            distance = _distance(unit, self._reference, counted)
-            cut = float((distance >= self._least_limit()).mean()) >= _REPLACED
+            distance = self._reference.distance(unit, counted)
+            cut = float((distance >= self._reference.limit(self._settings.enter)).mean()) >= _REPLACED
             if cut and self._untold_cut_s is None:
                 self._untold_cut_s, self._cut_distance = now_s, float(distance.mean())
         if cut or self._reference is None:
             self._begin_scene()
-            self._compare_with(unit)
+            self._reference = Reference(unit)
             self._started_s = now_s
         self._learn_noise(unit, now_s, counted)
         if self._untold_cut_s is not None and self._interval_over():
             return self._tell_cut()
         if self._warming_up():
             if not self._described_in_scene:
-                self._compare_with(unit)
+                self._reference = Reference(unit)
             return None
         return self._drift(unit, counted)
 
     def described(self, features: NDArray[np.float32]) -> None:
         """Take `features` (T, D) as the state that people have been told of. Call it with the tokens of the frame
         that was described, when the event goes out."""
-        self._compare_with(_unit(features))
+        self._reference = Reference(unit_rows(features))
         self._described_s = self._now_s
         self._described_in_scene = True
         self._clear()
@@ -187,14 +186,6 @@ class SemanticChange:
         else:
             phase = ChangePhase.TOLD if self._told else ChangePhase.DRIFTING
         return ChangeState(phase, progress, float(self._drifted.mean()))
-
-    def _compare_with(self, unit: NDArray[np.float32]) -> None:
-        away = unit - unit.mean(axis=0)
-        self._reference = unit
-        self._contrast = float(np.einsum("td,td->", away, away)) / len(unit)  # mean distance between two rows
-
-    def _least_limit(self) -> float:
-        return max(self._settings.enter * self._contrast, _LEAST_LIMIT)
 
     def _begin_scene(self) -> None:
         self._noise: NDArray[np.float32] | None = None
@@ -214,8 +205,9 @@ class SemanticChange:
         (T,) is as it was described: coming into view is no change. features: (T, D), accumulated, of this frame."""
         if self._reference is None:
             return
-        self._reference = self._reference[source]
-        self._reference[revealed] = _unit(features)[revealed]
+        moved = self._reference.unit[source]
+        moved[revealed] = unit_rows(features)[revealed]
+        self._reference = Reference(moved)
         self._noise = None if self._noise is None else self._noise[source]
         self._sample = None if self._sample is None else self._sample[source]
         self._drifted = np.asarray(self._drifted.reshape(-1)[source].reshape(self._grid), bool)
@@ -231,7 +223,7 @@ class SemanticChange:
         if now_s - self._sample_s < _NOISE_EVERY_S:
             return
         if self._sample is not None:
-            moved = np.maximum(_distance(unit, self._sample, counted), 1e-6)
+            moved = np.maximum(row_distance(unit, self._sample, counted), 1e-6)
             if self._noise is None:
                 self._noise = moved
             else:
@@ -244,13 +236,14 @@ class SemanticChange:
         onset_s, self._untold_cut_s = self._untold_cut_s, None
         self._last_change_s = self._now_s
         rows, cols = self._grid
-        return Change(ChangeKind.CUT, onset_s, ((0, 0, cols, rows),), self._cut_distance, 1.0)
+        everywhere = np.ones(rows * cols, bool)
+        return Change(ChangeKind.CUT, onset_s, ((0, 0, cols, rows),), self._cut_distance, 1.0, everywhere)
 
     def _drift(self, unit: NDArray[np.float32], counted: NDArray[np.bool_] | None) -> Change | None:
         settings = self._settings
         assert self._reference is not None
-        distance = _distance(unit, self._reference, counted)
-        least = self._least_limit()
+        distance = self._reference.distance(unit, counted)
+        least = self._reference.limit(settings.enter)
         noise = np.zeros_like(distance) if self._noise is None else settings.noise_factor * self._noise
         limit = np.clip(noise, least, _MOST_NOISE * least)
         since_s = self._now_s - max(self._described_s, self._started_s)
@@ -273,17 +266,6 @@ class SemanticChange:
             return None
         self._told = True
         self._last_change_s = self._now_s
-        mean = float(distance[areas.reshape(-1)].mean())
-        return Change(ChangeKind.DRIFT, self._onset_s, tuple(merge_close(boxes)), mean, float(areas.mean()))
-
-
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy of the rows at length 1; a row of zeros stays zero."""
-    norm = np.sqrt(np.einsum("td,td->t", features, features))[:, None]
-    return np.asarray(features / np.maximum(norm, 1e-12), dtype=np.float32)
-
-
-def _distance(a: NDArray[np.float32], b: NDArray[np.float32], counted: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """Cosine distance 0–2 of the rows of two unit matrices without the shift that all rows `counted` (T,) share."""
-    chord = own_change(a - b, counted)
-    return np.asarray(np.einsum("td,td->t", chord, chord) / 2, dtype=np.float32)
+        tokens = areas.reshape(-1)
+        mean, share = float(distance[tokens].mean()), float(tokens.mean())
+        return Change(ChangeKind.DRIFT, self._onset_s, tuple(merge_close(boxes)), mean, share, tokens)
