@@ -218,6 +218,19 @@ def test_a_changed_file_is_applied_and_a_bad_one_is_told_and_survived(tmp_path: 
     assert list(settings_at_start(layers).cameras) == ["a"], "the next start is not kept off by it"
 
 
+def test_a_file_that_the_agent_died_over_is_not_in_force_until_it_changes(tmp_path: Path) -> None:
+    with running(tmp_path, base()) as daemon:
+        good = daemon.applier._journal.committed
+    bad = base(profile="sports")
+    text = json.dumps({**bad, "events": {**bad["events"], "dir": str(tmp_path / "state")}})
+    Journal(tmp_path / "state" / "config").stage(good.model_copy(update={"text": text}))
+    with running(tmp_path, bad) as daemon:
+        assert daemon.applier.settings.profile == "general"
+        assert "the agent died or lost power" in daemon.applier.troubles[0]
+    with running(tmp_path, base(profile="movie")) as daemon:
+        assert daemon.applier.settings.profile == "movie" and not daemon.applier.troubles
+
+
 def test_sighup_has_the_file_read_again_and_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "agent.yaml"
     with running(tmp_path, base()) as daemon, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from agent.applying.differing import differences, plan
+from agent.applying.journal import Journal, Record
+from agent.cli import app
 from agent.coherence.settings import PROFILES
 from config.errors import ConfigError, InvalidConfig
 from config.explaining import explain
@@ -76,6 +79,14 @@ def test_what_is_not_there_is_told_apart_from_what_is_unknown(layers: Layers) ->
     assert explained(layers, "describer.url", {})["describer.url"][1] == "there is no describer"
     with pytest.raises(ConfigError, match=r"did you mean cameras\.front\.fps"):
         explained(layers, "cameras.front.fp", {})
+
+
+def test_the_command_reads_what_was_sent_from_the_state_folder(layers: Layers, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "config")
+    journal.commit(journal.stage(Record(overlay={"fidelity_floor": 0.97}, version=4, digest="d", remote=True)))
+    arguments = ["config", "explain", "--config", str(layers.file), "--state", str(tmp_path), "fidelity_floor"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.output == "fidelity_floor = 0.97  (remote overlay, version 4)\n"
 
 
 def test_no_credential_is_shown(layers: Layers) -> None:
