@@ -112,6 +112,36 @@ def test_a_clip_is_the_original_pictures_around_the_moment(tmp_path: Path, codec
     assert asked <= len(clip) <= asked + 3
 
 
+@pytest.mark.parametrize(
+    ("codec", "name", "suffix", "options"),
+    [
+        ("libsvtav1", "a.mp4", "mp4", {"preset": "12", "crf": "40", "svtav1-params": "pred-struct=1"}),
+        ("libvpx-vp9", "a.webm", "mkv", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    ],
+)
+def test_newer_codecs_are_kept_as_they_came(
+    tmp_path: Path, codec: str, name: str, suffix: str, options: dict[str, str]
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this libav has no {codec}")
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        stream.codec_context.gop_size = 10
+        for i in range(60):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(textured(i, (160, 128)), format="rgb24")))
+        out.mux(stream.encode(None))
+    footage, frame = footage_of(tmp_path / name, 40)
+    assert isinstance(footage, Footage)
+    assert (footage.stream.suffix, footage.notes) == (suffix, ())
+    write_footage(tmp_path / f"clip.{suffix}", footage)
+    clip = decoded(tmp_path / f"clip.{suffix}")
+    moment = min(clip, key=lambda shown: abs(shown[0] - clip[0][0] - footage.at_s))
+    assert (moment[1] == frame.image).all()
+    originals = packets(tmp_path / name)
+    assert all(packet in originals for packet in packets(tmp_path / f"clip.{suffix}"))
+
+
 class World:
     """A file camera with its ring, a book and an archive, and all that was told."""
 
