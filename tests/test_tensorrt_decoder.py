@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +257,25 @@ def test_bfloat16_goes_there_and_back() -> None:
     found = raised(lowered(values, kept))
     assert found.tolist() == [0, 1, -2.5, 3.140625, pytest.approx(1e30, rel=2**-8), 1, 1 + 2**-6]
     np.testing.assert_array_equal(raised(lowered(found, kept)), found)
+
+
+def test_an_answer_that_is_guessed_is_read_in_one_run(language: TensorRtLanguage, model: Model, world: World) -> None:
+    decoder, plain = Decoder(model, language=language), Decoder(model)
+    first = "".join(decoder.generate(features(1), QUESTION, key="cam", max_tokens=20, again=True))
+    before = world.machine.counts["graph"]
+    again = "".join(decoder.generate(features(1), QUESTION, key="cam", max_tokens=20, again=True))
+    assert first == again == "".join(plain.generate(features(1), QUESTION, max_tokens=20))
+    assert world.machine.counts["graph"] - before <= 2
+
+
+def test_bfloat16_is_kept_in_half_the_memory(world: World, model: Model, host: OnnxRuntime, tmp_path: Path) -> None:
+    unchecked = replace(DECODER, compare=lambda runtime: [])  # eight bits are few for a model this small
+    runtime = TensorRtRuntime(model, world.gpu, purpose=unchecked, precision="bf16", folder=tmp_path)
+    language, plain = TensorRtLanguage(runtime, host), LanguageModel(host)
+    both = [each.read_on(each.nothing, 4) for each in (language, plain)]
+    for step in range(3):
+        found, expected = (each.read(rows(step, 5)) for each in both)
+        cosine = (found * expected).sum() / np.linalg.norm(found) / np.linalg.norm(expected)
+        assert cosine > 0.99
+    assert runtime.memory.parts()["cache"].allocated == both[0].past.nbytes // both[0].length * runtime.slots // 2
+    language.close()

@@ -12,8 +12,8 @@ MIB = 1 << 20
 _SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 READ_AT_ONCE = (1, 8, 32, 128, 256)
 """Row counts of the language model: a word of an answer, a question, a picture or some questions side by side."""
-ANSWERS = 16
-"""Logits that one run gives at most."""
+ANSWERS = 64
+"""Logits that one run gives at most: those of questions side by side, or of an answer that is guessed."""
 _TEXT = 512
 
 
