@@ -13,6 +13,7 @@ import typer
 
 from agent import models
 from agent.remote import commands as remote_commands
+from agent.service import commands as service_commands
 from config.errors import StillwatchError
 
 if TYPE_CHECKING:
@@ -598,6 +599,9 @@ def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str |
 
     layers = _layers(file, options)
     return validate(layers.document(layers.text()))
+
+
+service_commands.register(app, _settings)
 
 
 def _layers(file: Path | None, options: dict[tuple[str, ...], tuple[str, str | None]]) -> Layers:

@@ -60,7 +60,7 @@ from agent.remote.desk import RemoteConfig
 from agent.remote.joining import attach, key_troubles, open_desk
 from agent.rules.attending import Attending
 from agent.rules.book import RuleBook
-from agent.service import rescue
+from agent.service import rescue, stateformat
 from agent.service.progress import Progress
 from agent.service.supervisor import Supervisor
 from agent.states import StateTeller
@@ -126,6 +126,7 @@ class Daemon:
         enter = self._stack.enter_context
         find_model(settings.model)  # before anything is made
         enter(StateLock(self._folder))
+        stateformat.prepare(self._folder)
         journal = Journal(self._folder / "config")
         began = start(journal, self._layers)
         for trouble in began.troubles.values():
