@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 SIMULATED = Path(__file__).parents[1] / "jetson_sim"
-MODULES = ("pycuda", "vpi", "jetson_utils", "jetson_utils_python", "simulated_cuda", "simulated_kernels")
+MODULES = (
+    *("pycuda", "vpi", "tensorrt", "jetson_utils", "jetson_utils_python"),
+    *("simulated_cuda", "simulated_kernels", "simulated_libcuda"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
