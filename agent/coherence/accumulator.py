@@ -21,7 +21,7 @@ _TOGETHER = 1e-3
 
 
 class Accumulator:
-    """The blended token map (T, D) of one camera."""
+    """The blended token map (T, D) of one camera. at_rest: the last frame left it as it was."""
 
     def __init__(self, ops: VisionOps, grid: tuple[int, int], *, static: float = 0.9, fast: float = 0.3) -> None:
         self._ops = ops
@@ -38,6 +38,7 @@ class Accumulator:
     def reset(self) -> None:
         self._features: Floats | None = None
         self._apart = 1.0
+        self.at_rest = False
 
     def fetch(self, source: NDArray[np.int64]) -> None:
         """Every slot takes over what was blended in slot `source[slot]`."""
@@ -63,10 +64,11 @@ class Accumulator:
             self._features = self._ops.tokens(*features.shape)
             self._features[...] = features
             return self._features
+        self.at_rest = steady and self._apart < _TOGETHER
+        if self.at_rest:
+            return self._features
         if not steady:
             self._apart = 1.0
-        elif self._apart < _TOGETHER:
-            return self._features
         if shift is not None:
             slots = np.flatnonzero(~replaced & (np.abs(shift) > _LEAST_SHIFT).any(axis=1))
             self._features[slots] = self._ops.warp(self._features, self._home[slots] + shift[slots], self._grid)

@@ -17,6 +17,8 @@ Mask = NDArray[np.bool_]
 
 _ENOUGH = 0.7
 """Share of the moving tokens whose motion the codec must know."""
+_UNASKED = 4
+"""Frames for which it is not asked again after it knew too little."""
 
 
 class MotionStage:
@@ -33,6 +35,7 @@ class MotionStage:
         self._frame: Frame | None = None
         self._grey: Image | None = None
         self._before: Image | None = None
+        self._unasked = 0
 
     @property
     def late(self) -> int:
@@ -53,7 +56,12 @@ class MotionStage:
         grey_before, self._grey = self._grey, None
         if before is None or not wanted or not moving.any():
             return None
-        flow = _of_codec(before, frame, moving, sampler)
+        flow = None
+        if self._unasked:
+            self._unasked -= 1
+        elif _leads_to(before, frame):
+            flow = _of_codec(frame, moving, sampler)
+            self._unasked = _UNASKED if flow is None else 0
         if flow is not None or not dense:
             return flow
         self._before = self._ops.analysis(before.image) if grey_before is None else grey_before
@@ -76,10 +84,14 @@ class MotionStage:
         self._deadline.close()
 
 
-def _of_codec(before: Frame, frame: Frame, moving: Mask, sampler: TokenSampler) -> FlowField | None:
-    """What the codec knows, if it goes back to just that frame and covers enough of what moves."""
-    if frame.motion is None or frame.motion.frames != frame.index - before.index:
-        return None
+def _leads_to(before: Frame, frame: Frame) -> bool:
+    """Whether the codec's motion goes back to just that frame."""
+    return frame.motion is not None and frame.motion.frames == frame.index - before.index
+
+
+def _of_codec(frame: Frame, moving: Mask, sampler: TokenSampler) -> FlowField | None:
+    """What the codec knows, if it covers enough of what moves."""
+    assert frame.motion is not None
     flow = frame.motion.flow()
     known = sampler.error(flow)[moving] <= UNKNOWN / 2
     return flow if known.mean() >= _ENOUGH else None

@@ -240,7 +240,8 @@ class TemporalVLM:
         shift = None if flow is None else (backward / view.patch_px)[:, ::-1]
         steady = tokens.encoded == 0 and plan.fetch is None and not audited
         accumulated = self._accumulator.process(self._features, share, changed, shift, steady=steady)
-        quality = self._quality.process(accumulated, self._features, changed | look.moving, frame.monotonic_ns / 1e9)
+        touched, now_s = changed | look.moving, frame.monotonic_ns / 1e9
+        quality = self._quality.process(accumulated, self._features, touched, now_s, again=self._accumulator.at_rest)
         return FrameResult(
             frame_index=frame.index,
             mode=plan.mode,

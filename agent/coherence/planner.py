@@ -115,14 +115,17 @@ class Planner:
     def plan(self, residual: Floats, assessment: Assessment, fetch: Fetch | None = None) -> EncodePlan:
         """The plan for this frame. fetch: tokens that other slots' tokens will replace."""
         s = self.settings
-        stale = assessment.stale.copy()
+        stale = assessment.stale
+        self._still = 0 if stale.any() else self._still + 1
         if fetch is not None:
+            stale = stale.copy()
             stale[fetch.fetched] = False
-        changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse)
-        self._still = 0 if assessment.stale.any() else self._still + 1
-        budget = self.budget
+        changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse) if self._still == 0 else _NONE
         refresh = self._to_refresh(stale, assessment)
         wanted = len(changed) + len(refresh)
+        if not wanted and fetch is None:
+            return EncodePlan(Mode.REUSE, _NONE)
+        budget = self.budget
         may_be_full = budget >= self._tokens
         if may_be_full and warp_error(stale, self._seen) > WARP_ERROR_LIMIT:
             return EncodePlan(Mode.FULL, None, reasons=_counts(warp_error=len(changed), refresh=len(refresh)))

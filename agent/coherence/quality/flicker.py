@@ -73,14 +73,18 @@ class FlickerDetector:
         """Every slot takes over the past of slot `source[slot]`."""
         self._ring = self._ring[:, :, source]
 
-    def process(self, features: Floats, now_s: float) -> Flicker | None:
-        """Take in one frame, features (T, D); what was found when this one filled half a ring, else None."""
+    def process(self, features: Floats, now_s: float, *, again: bool = False) -> Flicker | None:
+        """Take in one frame, features (T, D); what was found when this one filled half a ring, else None. again: they
+        are those of the frame before."""
         if self._count and now_s <= self._times[(self._count - 1) % len(self._times)]:
             self.reset()  # time does not go back: this is another video
         at = self._count % len(self._times)
-        for row, signs in zip(self._ring[at], self._project, strict=True):
-            # One product at a time, and no BLAS: its threads would fight with the inference runtime's.
-            np.einsum("td,d->t", features, signs, out=row)
+        if again and self._count:
+            self._ring[at] = self._ring[at - 1]
+        else:
+            for row, signs in zip(self._ring[at], self._project, strict=True):
+                # One product at a time, and no BLAS: its threads would fight with the inference runtime's.
+                np.einsum("td,d->t", features, signs, out=row)
         self._times[at] = now_s
         self._count += 1
         if self._count < len(self._times) or self._count % (len(self._times) // 2):

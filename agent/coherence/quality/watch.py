@@ -42,10 +42,13 @@ class QualityWatch:
         self._ghosts.fetch(source)
         self._flicker.fetch(source)
 
-    def process(self, accumulated: Floats, features: Floats, touched: NDArray[np.bool_], now_s: float) -> Quality:
+    def process(
+        self, accumulated: Floats, features: Floats, touched: NDArray[np.bool_], now_s: float, *, again: bool = False
+    ) -> Quality:
         """One frame. accumulated, features: (T, D), blended and current; ghosts in `accumulated` are replaced in place.
-        touched: bool (T,), tokens whose content changed or moved. now_s: when the frame was taken."""
+        touched: bool (T,), tokens whose content changed or moved. now_s: when the frame was taken. again: all features
+        are those of the frame before."""
         ghosts = self._ghosts.process(accumulated, features, touched)
         accumulated[ghosts] = features[ghosts]
-        self._flicker.process(accumulated, now_s)
+        self._flicker.process(accumulated, now_s, again=again and not len(ghosts))
         return Quality(ghosts, self._flicker.latest)
