@@ -32,7 +32,8 @@ class Attack:
 
 def history() -> list[bytes]:
     """What the box has taken, the oldest first; anybody who listens at the broker has it too."""
-    return [OPS.seal(document(version, {"fidelity_floor": 0.9 + version / 100})) for version in range(1, BASE + 1)]
+    versions = range(1, BASE + 1)
+    return [OPS.seal(document(v, {"fidelity_floor": 0.9 + v / 100}, probation_s=3)) for v in versions]
 
 
 def hostile(seed: int, now: datetime) -> Iterator[Attack]:

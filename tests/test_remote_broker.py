@@ -174,6 +174,7 @@ def test_hostile_documents_over_the_wire(tmp_path: Path, broker: LocalBroker) ->
             until(lambda: len(seen.on(TOPICS.reported)) > count, f"an answer to {attack.kind}")  # noqa: B023
             assert reported(seen)[-1].code == attack.code, attack
             assert applier.state == before, attack
+        seen.publish(TOPICS.desired, b"{" + b" " * 2**21, retain=True)  # never delivered
         seen.publish(TOPICS.desired, NEXT.seal(document(900)))
         until(lambda: applier.version == 900, "a good one")
 

@@ -35,6 +35,8 @@ PACKET_OVERHEAD = 64
 """Bytes of a PUBLISH besides topic and payload, more than ever needed."""
 _KEEPALIVE_S = 30
 _SESSION_EXPIRY_S = 60
+_LARGEST = 2**20
+"""Bytes of a packet that we take: a broker that speaks MQTT 5 does not deliver larger ones."""
 _FAILURE = 0x80
 _UNSPECIFIED = "Unspecified error"
 _OTHER_VERSION = "Unsupported protocol version"
@@ -197,7 +199,11 @@ class Session:
         try:
             if self._v5:
                 # The session outlives the connection for as long as the will is held back, else the will is not.
-                keep = _properties(PacketTypes.CONNECT, SessionExpiryInterval=_SESSION_EXPIRY_S + will.delay_s)
+                keep = _properties(
+                    PacketTypes.CONNECT,
+                    SessionExpiryInterval=_SESSION_EXPIRY_S + will.delay_s,
+                    MaximumPacketSize=_LARGEST,
+                )
                 client.connect(self._address.host, self._address.port, _KEEPALIVE_S, clean_start=False, properties=keep)
             else:
                 client.connect(self._address.host, self._address.port, _KEEPALIVE_S)
