@@ -58,7 +58,8 @@ class CameraReporter:
         """What was said last of this camera."""
         self._book, self._describing, self._mute = book, describing, mute
         self._describe, self._fallback, self._picture = describe, fallback, picture
-        self._states = DescribedStates()
+        self.states = DescribedStates()
+        """What was said of states of the scene that may come back."""
         self._evidence, self._clock = evidence, clock
         self._muted_until_s = 0.0
         self._alarm: str | None = None
@@ -247,7 +248,7 @@ class CameraReporter:
         describe, picture = self._describe, None
         if self._picture is not None:
             picture = self._picture(frame.image)
-        elif (known := self._states.recall(features)) is not None:
+        elif (known := self.states.recall(features)) is not None:
             describe = partial(_repeat, known)  # takes its turn, so that texts stay in order
         else:
             done = partial(self._described, features.copy(), done)
@@ -270,7 +271,7 @@ class CameraReporter:
     ) -> None:
         """Words have been made of this state; whole ones are kept for when it comes back."""
         if description.text and description.note is None:
-            self._states.remember(features, description.text)
+            self.states.remember(features, description.text)
         done(description)
 
     def _remember(self, description: Description) -> None:

@@ -142,7 +142,7 @@ class CameraWatch:
     @property
     def holdings(self) -> dict[str, object]:
         """What holds memory, by part, for `agent.coherence.memory.by_part`."""
-        return {**self._vlm.holdings, "insight": (self._change, self._anomaly, self._followers)}
+        return {**self._vlm.holdings, "insight": (self._change, self._anomaly, self._followers, self._reporter.states)}
 
     @property
     def learned(self) -> float:

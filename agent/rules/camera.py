@@ -103,6 +103,13 @@ class CameraRules:
         self._scene = 0  # rises when tokens are not to be compared any more
 
     @property
+    def nbytes(self) -> int:
+        """Of the states of the scene that are compared with; what reports memory reads it."""
+        with self._lock:
+            kept = {id(seen): seen for state in self._states for seen in (state.about, state.without) if seen}
+            return sum(seen.unit.nbytes for seen in kept.values())
+
+    @property
     def states(self) -> list[RuleState]:
         """Of all rules, in their order; the objects change while they are read."""
         with self._lock:
@@ -143,7 +150,7 @@ class CameraRules:
             if not watching:
                 return
             unit = unit_rows(sight.features)
-            due = [state for state in watching if self._due(state, unit, sight)]
+            due = _due(watching, unit, sight)
             for state in watching:
                 if state not in due:
                     self._settle(state, unit, sight, sight.features)
@@ -167,12 +174,6 @@ class CameraRules:
             self._stop(state, "its schedule has ended")
         state.watching = watching
         return watching
-
-    def _due(self, state: RuleState, unit: NDArray[np.float32], sight: Sight) -> bool:
-        if state.about is None:
-            return True
-        drifted = state.about.drifted(unit, DRIFT, sight.counted)
-        return int((drifted & _area(state, sight)).sum()) >= LEAST_TOKENS
 
     def _take(
         self,
@@ -213,6 +214,19 @@ class CameraRules:
         if state.firing.on:
             self._sink.ended(state.rule, None, reason)
         state.forget(self._now_s)
+
+
+def _due(watching: Sequence[RuleState], unit: NDArray[np.float32], sight: Sight) -> list[RuleState]:
+    """Those that must be asked anew; rules that were asked together are compared in one step."""
+    drifted: dict[Reference, NDArray[np.bool_]] = {}
+    due = []
+    for state in watching:
+        about = state.about
+        if about is not None and about not in drifted:
+            drifted[about] = about.drifted(unit, DRIFT, sight.counted)
+        if about is None or int((drifted[about] & _area(state, sight)).sum()) >= LEAST_TOKENS:
+            due.append(state)
+    return due
 
 
 def _area(state: RuleState, sight: Sight) -> NDArray[np.bool_]:
