@@ -104,13 +104,15 @@ class DeviceFrames:
     def _allocate(self, size: int) -> bool:
         self._gpu.settle()  # frames of another size may still be read
         self._free()
+        self._size = size
         try:
-            self._blocks = [self._gpu.device(size, "frames") for _ in range(_KEPT)]
+            for _ in range(_KEPT):
+                self._blocks.append(self._gpu.device(size, "frames"))
         except MemoryError as error:
             _log.error("no memory for frames on the GPU: the CPU makes pictures until the next start", error=str(error))
+            self._free()
             self._none = True
             return False
-        self._size = size
         return True
 
     def _free(self) -> None:

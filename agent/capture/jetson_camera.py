@@ -200,9 +200,11 @@ class RingCamera:
 
 
 class _Memory:
-    """A picture's memory as NumPy takes it. The interface of jetson-utils' own images leaks a dictionary each time."""
+    """A picture's memory as NumPy takes it. The interface of jetson-utils' own images leaks a dictionary each time.
+    device_pointer: where the GPU finds the same memory, which is mapped for both; `vpi_ops.jetson_frames` asks."""
 
     def __init__(self, pointer: int, shape: tuple[int, int, int], *kept: object) -> None:
+        self.device_pointer = pointer  # jetson-utils gives mapped memory one address, or none at all
         self.__array_interface__ = {"shape": shape, "typestr": "|u1", "data": (pointer, False), "version": 3}
         self._kept = list(kept)
 
