@@ -132,12 +132,14 @@ class Muddled(LanguageModel):
         return super().visual_tokens(features[::-1])
 
 
-def test_a_decoder_that_reads_something_else_fails_the_words(host: Backends, material: Material) -> None:
+def test_a_decoder_that_reads_something_else_fails_the_words(host: Backends, material: Material, meter: Meter) -> None:
     runtime = OnnxRuntime(host.model, spin=False)
-    result = words_result(replace(host, words=Words(Muddled(runtime), LanguageModel(runtime), "muddled")), material)
+    muddled = Words(Muddled(runtime), LanguageModel(runtime), "muddled")
+    result = words_result(replace(host, words=muddled), material, meter)
     assert result.passed is False and result.cosine is not None and result.cosine < 0.999
-    same = words_result(host, material)
-    assert same.own and same.passed is None and same.cosine is None and (same.first_ms or 0) > 0
+    same = words_result(host, material, meter)
+    assert (same.own, same.passed, same.cosine, same.host_pace) == (True, None, None, None)
+    assert same.pace is not None and same.pace.pieces > 1 and same.pace.answer.ms > same.pace.first.ms > 0
 
 
 def test_a_leak_is_told_from_the_sawtooth_of_an_allocator() -> None:

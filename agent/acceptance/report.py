@@ -53,7 +53,7 @@ def accept(
     progress("encoder")
     encoder = encoder_result(used, material, meter)
     progress("words")
-    words = words_result(used, material)
+    words = words_result(used, material, meter)
     soaked = soak(model, soak_s, sysfs=root / "sys", progress=progress)
     failures = [
         *_capture_failures(capture),
@@ -180,8 +180,10 @@ def lines(report: dict[str, Any]) -> list[str]:
         out.append(_line(name, cost["ms"], host_ms.get(cost["tokens"]), cost["watts"], said))
     words = report["words"]
     said = "host's own" if words["own"] else words["fault"] or f"cosine {words['cosine']:.5f}"
-    out.append(_line("words, first", words["first_ms"], words["host_first_ms"], None, said))
-    out.append(_line("words, each further", words["piece_ms"], words["host_piece_ms"], None, said))
+    pace, host_pace = words["pace"] or {}, words["host_pace"] or {}
+    for part, what in (("first", "words, the first"), ("answer", f"words, {pace.get('pieces', 0)} pieces")):
+        cost, host_cost = pace.get(part, {}), host_pace.get(part, {})
+        out.append(_line(what, cost.get("ms"), host_cost.get("ms"), cost.get("watts"), said))
     out.append("")
     growth = soaked["mb_per_minute"]
     told = "too short to tell growth" if growth is None else f"{growth:+.2f} MB a minute"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.acceptance.backends import Backends
+from agent.acceptance.meter import Cost, Meter
 from agent.acceptance.stages import Material
 from agent.capture.scene.language import DESCRIBE
 from agent.coherence.cuts import token_cosines
@@ -21,39 +21,44 @@ _WORDS = 24
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """first: from a picture to the first piece of text. answer: to the last of `pieces`."""
+
+    first: Cost
+    answer: Cost
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class WordsResult:
-    """cosine: the least, None when the words are the host's own. first_ms: from a picture to the first piece of text.
-    piece_ms: each further one."""
+    """cosine: the least, None when the words are the host's own."""
 
     runs_on: str
     own: bool
     cosine: float | None
     passed: bool | None
-    first_ms: float | None
-    piece_ms: float | None
-    host_first_ms: float | None
-    host_piece_ms: float | None
+    pace: Pace | None
+    host_pace: Pace | None
     fault: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def words_result(backends: Backends, material: Material) -> WordsResult:
+def words_result(backends: Backends, material: Material, meter: Meter) -> WordsResult:
     """Raises nothing that a backend raises: it is the result."""
     words, own = backends.words, backends.words.own
-    ours, theirs = (Decoder(backends.model, language=each) for each in (words.used, words.host))
+    ours, theirs = (Decoder(backends.model, language=each, prefix_bytes=0) for each in (words.used, words.host))
     features = [backends.encoders.host.encode_full(picture).copy() for picture in material.pictures[:2]]
     try:
-        first_ms, piece_ms = _times(ours, features[0])
+        pace = _pace(ours, features[0], meter)
         found = None if own else _logits(ours, features)
     except Exception as error:  # see `agent.acceptance.stages.run_stage`
-        fault = f"{type(error).__name__}: {error}"
-        return WordsResult(words.name, own, None, False, None, None, None, None, fault)
+        return WordsResult(words.name, own, None, False, None, None, f"{type(error).__name__}: {error}")
     if found is None:
-        return WordsResult(words.name, own, None, None, first_ms, piece_ms, None, None)
+        return WordsResult(words.name, own, None, None, pace, None)
     cosine = round(float(token_cosines(found, _logits(theirs, features)).min()), 6)
-    return WordsResult(words.name, own, cosine, cosine >= _LEAST, first_ms, piece_ms, *_times(theirs, features[0]))
+    return WordsResult(words.name, own, cosine, cosine >= _LEAST, pace, _pace(theirs, features[0], meter))
 
 
 def _logits(decoder: Decoder, features: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -63,13 +68,8 @@ def _logits(decoder: Decoder, features: list[NDArray[np.float32]]) -> NDArray[np
     return np.asarray(logits - logits.mean(axis=1, keepdims=True), np.float32)
 
 
-def _times(decoder: Decoder, features: NDArray[np.float32]) -> tuple[float, float | None]:
-    """Milliseconds to the first piece of an answer, and for each further one. The second answer counts."""
-    for _ in decoder.generate(features, DESCRIBE, max_tokens=1):
-        pass
-    began = time.perf_counter()
-    at = [time.perf_counter() - began for _ in decoder.generate(features, DESCRIBE, max_tokens=_WORDS)]
-    if not at:
-        at = [time.perf_counter() - began]
-    each = 1e3 * (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else None
-    return round(1e3 * at[0], 1), None if each is None else round(each, 2)
+def _pace(decoder: Decoder, features: NDArray[np.float32], meter: Meter) -> Pace:
+    def say(most: int) -> int:
+        return sum(1 for _ in decoder.generate(features, DESCRIBE, max_tokens=most))
+
+    return Pace(meter.cost(lambda: say(1)), meter.cost(lambda: say(_WORDS)), say(_WORDS))

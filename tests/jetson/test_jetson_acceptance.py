@@ -64,8 +64,8 @@ def test_the_encoder_is_compared_in_full_and_selectively(found: Backends, materi
     assert result.passed and result.full is not None and result.full[0] > 0.999
 
 
-def test_the_words_are_compared_and_timed_beside_the_host_s(found: Backends, material: Material) -> None:
-    result = words_result(found, material)
+def test_the_words_are_compared_and_timed_beside_the_host_s(found: Backends, material: Material, meter: Meter) -> None:
+    result = words_result(found, material, meter)
     assert not result.own and "TensorRT" in result.runs_on
     assert result.passed and result.cosine is not None and result.cosine > 0.999
-    assert result.first_ms and result.host_first_ms
+    assert result.pace is not None and result.host_pace is not None and result.pace.pieces == result.host_pace.pieces
