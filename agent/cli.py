@@ -542,14 +542,35 @@ def _camera_with_rules(settings: Settings, config: Path, camera: str | None) -> 
 
 
 @config_app.command("check")
-def config_check(file: Path) -> None:
-    """Say whether FILE can be run: every key, every secret. Exit status 78 when it can't."""
+def config_check(
+    file: Path,
+    cameras: Annotated[
+        bool, typer.Option("--cameras", help="Open every camera, too, and see whether polygons lie in its picture.")
+    ] = False,
+) -> None:
+    """Say whether FILE can be run: every key, every secret, the model. Exit status 78 when it can't."""
     from config.loading import check_secrets
+    from engines.manifest import find_model
 
     settings = _settings(file, {})
     check_secrets(settings)
+    find_model(settings.model)
+    if cameras:
+        _check_cameras(settings)
     away = "" if settings.describer is None else f"; pictures are sent to {settings.describer.url}"
     typer.echo(f"{file}: good; cameras: {', '.join(settings.cameras)}{away}")
+
+
+def _check_cameras(settings: Settings) -> None:
+    """Raises ConfigError."""
+    from agent.applying.checking import check
+    from agent.applying.contract import Refused
+    from config.errors import ConfigError
+
+    try:
+        check(None, settings, {})
+    except Refused as error:
+        raise ConfigError(str(error)) from None
 
 
 @config_app.command("show")

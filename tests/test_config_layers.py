@@ -14,6 +14,7 @@ from agent.applying.differing import differences, plan
 from agent.applying.journal import Journal, Record
 from agent.cli import app
 from agent.coherence.settings import PROFILES
+from config.document import Document
 from config.errors import ConfigError, InvalidConfig
 from config.explaining import explain
 from config.layers import Layers, with_overlay
@@ -142,3 +143,42 @@ def test_settings_made_by_a_program_are_the_same_as_a_document(layers: Layers) -
     settings = validate(layers.document(layers.text()))
     again = Layers.of(settings)
     assert shown(validate(again.document(again.text()))) == shown(settings)
+
+
+_known = st.sampled_from(
+    [
+        "cameras",
+        "front",
+        "zones",
+        "rules",
+        "fps",
+        "mqtt",
+        "key",
+        "events",
+        "clips",
+        "describer",
+        "image",
+        "device",
+        "id",
+        "x",
+    ]
+)
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([[0, 0], [1, 0]])
+_hostile = st.dictionaries(
+    _known | st.text(max_size=3),
+    st.recursive(
+        _scalars,
+        lambda below: st.dictionaries(_known | st.text(max_size=3), below, max_size=4) | st.lists(below, max_size=3),
+        max_leaves=12,
+    ),
+    max_size=4,
+)
+
+
+@given(_hostile)
+def test_whatever_comes_it_is_settings_or_a_config_error(overlay: Any) -> None:
+    base = Document("base", {"cameras": {"front": {"source": "scene:yard"}}, "mqtt": {"url": "mqtt://b"}})
+    try:
+        validate(with_overlay(base, overlay, 1))
+    except ConfigError as error:
+        assert str(error)

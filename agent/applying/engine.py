@@ -276,8 +276,13 @@ class ApplyEngine:
             return
         tell(Step("staged", None, 202))
         tell(Step("applying", None, 202))
-        changes = [each.path for each in planned.diff]
-        log.info("a configuration is being applied", version=record.version, changes=changes, restarts=planned.restarts)
+        log.info(
+            "a configuration is being applied",
+            origin="remote" if record.remote else "file",
+            version=record.version,
+            changes=[each.path for each in planned.diff],
+            restarts=planned.restarts,
+        )
         failure = self._change(settings, planned)
         if failure is None:
             tell(Step("probation", None, 202))
@@ -343,7 +348,7 @@ class ApplyEngine:
 
     def _end(self, tell: Callable[[Step], None], step: Step) -> None:
         if step.state == "applied":
-            log.info("the configuration is in force")
+            log.info("the configuration is in force", version=self.version)
         else:
             self.rollbacks += 1
             log.error("the configuration was taken back", reason=step.reason)
