@@ -46,10 +46,8 @@ def test_an_unchanged_scene_is_asked_about_once_and_answers_are_there_all_the_sa
     for clip in reports:
         for report in clip:
             assert report.asked <= len(report.answers) and len(report.answers) >= 38
-    still = BackTest(
-        load_model(find_model("reference")),
-        Camera(source="scene:yard", rules=[Rule(name="dog", ask="Is there a dog?")]),
-    )
+    dog = Rule(name="dog", ask="Is there a dog?")
+    still = BackTest(load_model(find_model("reference")), Camera(source="scene:yard", rules=[dog]))
     (report,) = still.run(f"scene:yard?seed=5&objects=0&{SMALL}&seconds=10")
     assert report.asked == 1 and len(report.answers) == 20 and report.alerts == []
     assert report.episodes == (0, 0, 0) and report.proposed is None
@@ -72,10 +70,11 @@ def test_the_truth_of_a_scene_is_known_where_the_question_is_of_its_grammar(seed
         assert scene_answer("Is somebody up to no good?", truth, scene.size[0]) is None
 
 
+Stillwatch = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def stillwatch(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stillwatch:
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["stillwatch", *map(str, arguments)])
         status = 0
@@ -89,9 +88,7 @@ def stillwatch(
     return call
 
 
-def test_the_command_says_when_each_rule_would_have_fired(
-    stillwatch: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_says_when_each_rule_would_have_fired(stillwatch: Stillwatch, tmp_path: Path) -> None:
     config, truth, out = tmp_path / "agent.yaml", tmp_path / "truth.json", tmp_path / "out.json"
     rule = {"name": "car", "ask": "Is there a car?", "schedule": {"times": ["03:00-03:01"]}}
     config.write_text(yaml.safe_dump({"cameras": {"front": {"source": "scene:yard", "rules": [rule]}}}))
