@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from mqtt_proxy import Proxy
 from mqtt_world import Agent, Subscriber, agent, needs_mosquitto, until
 from pydantic import JsonValue
 
@@ -138,6 +139,36 @@ def test_a_retained_command_is_an_order_of_another_day() -> None:
                 until(lambda: watcher.on(f"{BASE}/cmd/note/result"), "the answer")
         assert [command.request_id for command in calls] == ["new"]
         calls.clear()
+
+
+def test_a_command_that_is_sent_while_the_agent_comes_back_is_obeyed_once() -> None:
+    """The session outlives the connection, but not for long: what is older is for nobody."""
+    calls: list[str | None] = []
+
+    def note(command: Command) -> Mapping[str, JsonValue]:
+        calls.append(command.request_id)
+        return {}
+
+    with (
+        LocalBroker() as broker,
+        Proxy(broker.port) as way,
+        Subscriber(broker.port) as watcher,
+        agent(way.url, handlers={"note": note}) as box,
+    ):
+        until(lambda: watcher.last(f"{BASE}/availability") == "online", "the agent")
+        way.refuse = True
+        way.cut()
+        until(lambda: not box.link.state.connected, "the loss")
+        watcher.publish(f"{BASE}/cmd/note", '{"request_id": "meanwhile"}')
+        until(lambda: watcher.on(f"{BASE}/cmd/note"), "the broker to have it")
+        way.refuse = False
+        until(lambda: calls == ["meanwhile"], "the command")
+        until(lambda: watcher.on(f"{BASE}/cmd/note/result"), "the answer")
+        way.cut()
+        until(lambda: box.link.state.connections == 3, "another connection")
+        watcher.publish(f"{BASE}/cmd/note", '{"request_id": "after"}')
+        until(lambda: calls[-1:] == ["after"], "the next command")
+    assert calls == ["meanwhile", "after"]
 
 
 def test_a_slow_handler_holds_up_no_events_and_a_flood_is_turned_away() -> None:

@@ -35,7 +35,7 @@ from agent.mqtt.delivery import Delivery
 pytestmark = needs_mosquitto
 SPEED = 60.0
 CAMERAS = ("front", "yard", "hall")
-CAP = 4_000_000
+CAP = 1_000_000
 ORDER = ("cut", "delay", "restart", "refuse", "away")
 
 
@@ -184,7 +184,8 @@ def run(hours: float) -> None:
         check(told, watcher)
         assert outbox.dropped.get("refused", 0) == 0
         assert book.dropped == {}
-        assert peaks["disk"] < 3 * CAP, "documents, indices, the log and what is set aside"
+        assert outbox.dropped.get("full", 0) > 0, "what matters less has made room"
+        assert peaks["disk"] < 2 * CAP + 4_000_000, "documents and indices, the log and what is set aside"
         assert peaks["memory"] < 60_000_000
 
 
@@ -195,8 +196,8 @@ def tell(book: EventBook, random: Random) -> None:
     if random.random() < 0.5:
         book.update(alert, text="Somebody.")
     book.update(alert, end=True)
-    if random.random() < 0.1:
-        for _ in range(10):
+    if random.random() < 0.2:
+        for _ in range(20):
             book.publish(SemanticChange(camera=camera, distance=0.2, text="z" * 9000))
 
 
