@@ -62,6 +62,13 @@ def test_it_runs_in_its_sandbox_and_says_how_it_is(machine: Machine) -> None:
     assert machine.show("NRestarts") == "0"
 
 
+def test_a_reload_keeps_the_process(machine: Machine) -> None:
+    before = machine.show("MainPID")
+    machine.run("systemctl", "reload", "stillwatch")
+    wait(lambda: machine.show("ActiveState") == "active", journal(machine))
+    assert machine.show("MainPID") == before and machine.show("NRestarts") == "0"
+
+
 def test_a_loop_that_hangs_is_ended_and_started_again_in_time(machine: Machine) -> None:
     assert machine.show("ActiveState") == "active"
     before = int(machine.show("NRestarts"))

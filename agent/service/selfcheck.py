@@ -95,7 +95,7 @@ def _events(path: Path) -> int:
     if not path.exists():
         return 0
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+        with closing(keeping.read_only(path)) as db:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version > outbox.SCHEMA_VERSION:
                 known = outbox.SCHEMA_VERSION
