@@ -1,5 +1,6 @@
 """The whole agent on the simulated Jetson passes the end-to-end tests of the host. Minutes: each starts it anew, and
-kernels run on the CPU."""
+kernels run on the CPU. What it tells in one run, beside the host, `test_jetson_run` asks in seconds; what every frame
+comes to, `test_jetson_parity`."""
 
 from __future__ import annotations
 
@@ -23,5 +24,6 @@ def _on_the_jetson(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(mqtt_world, "PATIENCE_S", 200.0)
         patch.setattr(contract, "ROOT", f"{ROOT / 'tests/jetson_sim'}{os.pathsep}{ROOT}")
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("STILLWATCH_ENGINES", str(tmp_path_factory.mktemp("engines")))
         patch.setenv("NVCC", "/bin/true")
         yield

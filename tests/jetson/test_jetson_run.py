@@ -52,6 +52,7 @@ def overlap(a: list[int], b: list[int]) -> float:
 
 def test_it_tells_what_the_host_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("STILLWATCH_ENGINES", str(tmp_path / "engines"))
     monkeypatch.setenv("NVCC", "/bin/true")
     with open_source("scene:street?seed=2&camera=cut&fps=5&width=320&height=180&seconds=9", source_id="cam") as source:
         images = [source.read().image for _ in range(45)]
@@ -59,7 +60,7 @@ def test_it_tells_what_the_host_tells(tmp_path: Path, monkeypatch: pytest.Monkey
     expected, log = events(tmp_path / "host", tmp_path / "clip.mp4", str(ROOT))
     assert "OpenCV" in log and "semantic_change" in {event["kind"] for event in expected}
     found, log = events(tmp_path / "jetson", tmp_path / "clip.mp4", PATH)
-    assert "CUDA kernels" in log and "OFA through VPI" in log
+    assert "CUDA kernels" in log and "OFA through VPI" in log and "TensorRT 10.3.0 (fp16)" in log
     what = ("kind", "type", "text", "frame_size")
     assert [[event.get(key) for key in what] for event in found] == [
         [event.get(key) for key in what] for event in expected
