@@ -549,11 +549,15 @@ def config_check(
     ] = False,
 ) -> None:
     """Say whether FILE can be run: every key, every secret, the model. Exit status 78 when it can't."""
+    from agent.remote.keys import key_troubles
+    from config.errors import ConfigError
     from config.loading import check_secrets
     from engines.manifest import find_model
 
     settings = _settings(file, {})
     check_secrets(settings)
+    for trouble in key_troubles(settings.remote):
+        raise ConfigError(f"{file}: {trouble}")
     find_model(settings.model)
     if cameras:
         _check_cameras(settings)

@@ -57,7 +57,8 @@ from agent.power.sensors import Sensors
 from agent.presence import Presence
 from agent.remembering import CameraMemory
 from agent.remote.desk import RemoteConfig
-from agent.remote.joining import attach, key_troubles, open_desk
+from agent.remote.joining import attach, open_desk
+from agent.remote.keys import key_troubles
 from agent.rules.attending import Attending
 from agent.rules.book import RuleBook
 from agent.service import rescue, stateformat

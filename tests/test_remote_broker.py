@@ -24,7 +24,8 @@ from agent.cli import main
 from agent.mqtt.address import BrokerAddress
 from agent.mqtt.broker import LocalBroker
 from agent.remote.documents import Reported, json_schemas
-from agent.remote.joining import attach, key_troubles, open_desk
+from agent.remote.joining import attach, open_desk
+from agent.remote.keys import key_troubles
 from agent.remote.operating import Operator
 from config.settings import Remote
 

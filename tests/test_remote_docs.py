@@ -100,6 +100,32 @@ def _rows(table: str) -> set[str]:
     return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
 
 
+def test_config_check_says_whether_anybody_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, keys = tmp_path / "agent.yaml", tmp_path / "keys"
+    file.write_text(json.dumps({"remote": {"keys": str(keys)}, "cameras": {"front": {"source": "scene:street"}}}))
+    monkeypatch.setattr(sys, "argv", ["stillwatch", "config", "check", str(file)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 78 and f"remote.keys: {keys}: can't read the keys" in capsys.readouterr().err
+    keys.write_text(OPS.line)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+
+
+def test_stillwatch_schema_prints_these_documents_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stillwatch", "schema"])
+    with pytest.raises(SystemExit):
+        main()
+    assert {"config_desired", "config_desired_signed", "config_reported", "event"} <= set(
+        json.loads(capsys.readouterr().out)
+    )
+
+
 def test_the_documents_shown_are_documents_as_they_are_sent(tmp_path: Path) -> None:
     desired, reported = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     envelope = Envelope.model_validate_json(desired)

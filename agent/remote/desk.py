@@ -32,6 +32,8 @@ _WAITING = 64
 _BUSY_AGAIN_S = 1.0
 _BUSY_FOR_S = 600.0
 _LONGEST_SLEEP_S = 3600.0
+_STRANGER_S = 0.02
+"""After a message whose sender is not trusted: a flood of them must not take the cores from the cameras."""
 _CHECKING_S = 120.0
 """What a check may take: each camera that is new is opened."""
 
@@ -121,7 +123,7 @@ class RemoteConfig:
         self._closed = True
         self._inbox.put(None)
         if self._thread is not None:
-            self._thread.join(2.0)
+            self._thread.join(0.5)
 
     def _run(self) -> None:
         while True:
@@ -134,23 +136,26 @@ class RemoteConfig:
                 return
             self._beat.beat(_CHECKING_S)
             try:
-                self._work(found)
+                if not self._work(found):
+                    time.sleep(_STRANGER_S)
                 self._resume()
             except Exception:  # a message enters here; the next one must find us
                 log.exception("a configuration from afar could not be handled")
 
-    def _work(self, found: bytes | tuple[Desired, Step]) -> None:
+    def _work(self, found: bytes | tuple[Desired, Step]) -> bool:
+        """False when it was a stranger's."""
         if found == b"":
-            return  # only to look at what waits
+            return True  # only to look at what waits
         if isinstance(found, bytes):
             try:
                 desired = authentic(found, self._identity)
             except Refused as error:
                 self._reject(id_of(found), None, error)
-                return
+                return False
             self._consider(desired, self._monotonic() + _BUSY_FOR_S)
         else:
             self._stepped(*found)
+        return True
 
     def _sleep_s(self) -> float | None:
         if self._postponed is None:

@@ -11,9 +11,7 @@ from agent.mqtt.topics import Topics
 from agent.remote.desk import RemoteConfig
 from agent.remote.documents import Reported
 from agent.remote.judging import Identity
-from agent.remote.keys import read_keys
 from agent.service.progress import Beat
-from config.errors import ConfigError
 from config.settings import Remote
 
 
@@ -39,15 +37,3 @@ def attach(desk: RemoteConfig, link: MqttLink, topics: Topics) -> None:
     """Listen on `config/desired` of this link, a fresh one."""
     link.listen(topics.desired, lambda message: desk.take(message.payload))
     desk.repeat()
-
-
-def key_troubles(settings: Remote | None) -> tuple[str, ...]:
-    """Why nobody can configure this box from afar now, as a sentence. No reason to stand still: cameras are watched all
-    the same, and a file that is mended counts at once."""
-    if settings is None or settings.keys is None:
-        return ()
-    try:
-        keys = read_keys(settings.keys)
-    except ConfigError as error:
-        return (f"remote.keys: {error}",)
-    return () if keys else (f"remote.keys: {settings.keys} holds no key; nobody can configure this box from afar",)

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from agent.remote.documents import Signature
 from agent.remote.reading import refused
 from config.errors import ConfigError
+from config.settings import Remote
 
 KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -73,3 +74,15 @@ def trusted(document: bytes, signature: Signature | None, keys_file: Path | None
     except ConfigError:
         raise refused(401, "sig.kid", "the keys of this box can't be read; its log says why") from None
     verify(document, signature, keys)
+
+
+def key_troubles(settings: Remote | None) -> tuple[str, ...]:
+    """Why nobody can configure this box from afar now, as a sentence. No reason to stand still: cameras are watched all
+    the same, and a file that is mended counts at once."""
+    if settings is None or settings.keys is None:
+        return ()
+    try:
+        keys = read_keys(settings.keys)
+    except ConfigError as error:
+        return (f"remote.keys: {error}",)
+    return () if keys else (f"remote.keys: {settings.keys} holds no key; nobody can configure this box from afar",)
