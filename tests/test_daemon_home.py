@@ -27,10 +27,10 @@ FRONT = "homeassistant/device/stillwatch_box_front/config"
 pytestmark = [needs_mosquitto, pytest.mark.timeout(300)]
 
 
-@contextmanager
-def agent(folder: Path, url: str, *, home: bool = True) -> Iterator[subprocess.Popen[str]]:
-    """`stillwatch run` with one busy camera, in a state folder that stays."""
+def configured(folder: Path, url: str, *, home: bool = True, cameras: tuple[str, ...] = ("front",)) -> Path:
+    """The agent's configuration, written anew."""
     options = "discovery: homeassistant, images: {max_bytes: 20KB}" if home else "protocol: auto"
+    seen = "".join(f'  {name}: {{source: "scene:street?seed=7&fps=5&width=640&height=360"}}\n' for name in cameras)
     config = folder / "agent.yaml"
     config.write_text(
         f"""
@@ -38,9 +38,17 @@ device: {{id: box, name: Porch box}}
 mqtt: {{url: "{url}", {options}}}
 events: {{dir: {folder}/state, clips: null}}
 cameras:
-  front: {{source: "scene:street?seed=7&fps=5&width=640&height=360"}}
-"""
+{seen}"""
     )
+    return config
+
+
+@contextmanager
+def agent(
+    folder: Path, url: str, *, home: bool = True, cameras: tuple[str, ...] = ("front",)
+) -> Iterator[subprocess.Popen[str]]:
+    """`stillwatch run` with busy cameras, in a state folder that stays."""
+    config = configured(folder, url, home=home, cameras=cameras)
     process = subprocess.Popen(
         [sys.executable, "-m", "agent.cli", "run", "--config", str(config)],
         cwd=folder,
@@ -97,6 +105,25 @@ def test_what_a_household_meets(tmp_path: Path) -> None:
             watcher.publish(f"{BASE}/front/analysis/set", "ON")
             until(lambda: state(watcher)["enabled"] and state(watcher)["muted_until"] is None, "everything as it was")
     assert json.loads((tmp_path / "state/cameras.json").read_text()) == {}
+
+
+def test_a_camera_that_is_taken_out_while_the_agent_runs_leaves_nothing_behind(tmp_path: Path) -> None:
+    with LocalBroker() as broker, Subscriber(broker.port) as watcher:
+        with agent(tmp_path, broker.url, cameras=("front", "yard")) as process:
+            until(lambda: watcher.last(f"{BASE}/yard/state") and watcher.last(f"{BASE}/front/state"), "both cameras")
+            until(lambda: watcher.last(f"{BASE}/yard/availability") == "online", "frames")
+            configured(tmp_path, broker.url)
+            process.send_signal(signal.SIGHUP)
+            until(lambda: watcher.last(FRONT.replace("front", "yard")) == "", "Home Assistant to forget it")
+            kept = ("state", "availability", "analysis/state", "motion")
+            until(
+                lambda: all(watcher.last(f"{BASE}/yard/{leaf}") == "" for leaf in kept), "its states to be taken back"
+            )
+            seen = len(watcher.on(f"{BASE}/front/state"))
+            until(lambda: len(watcher.on(f"{BASE}/front/state")) > seen + 1, "the other camera to go on")
+            assert watcher.last(FRONT)
+        until(lambda: watcher.last(f"{BASE}/availability") == "offline", "goodbye")
+        assert all(watcher.last(f"{BASE}/yard/{leaf}") == "" for leaf in kept), "not even at the end"
 
 
 def test_no_picture_leaves_unless_it_is_wanted(tmp_path: Path) -> None:
