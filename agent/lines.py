@@ -33,14 +33,17 @@ def event_line(event: AnyEvent) -> Text:
 def said(event: AnyEvent) -> str:
     """What an event comes to, in words."""
     if event.type is EventType.END and event.kind != "semantic_change":
+        name = f"{event.rule} " if event.kind == "rule" else ""
         lasted = "" if event.duration_s is None else f" after {event.duration_s:.1f} s"
-        return "back" if event.kind == "health" else f"over{lasted}" + (f": {event.text}" if event.text else "")
+        return "back" if event.kind == "health" else f"{name}over{lasted}" + (f": {event.text}" if event.text else "")
     if event.kind == "anomaly":
         if event.evidence.get("test") is True:
             return f"test: {event.text}"
         streams = " and ".join(str(stream) for stream in _as_list(event.evidence.get("streams")))
         unusual = " ".join(part for part in ("unusual", streams) if part)
         return f"{unusual}, score {event.score or 0:.1f}" + (f": {event.text}" if event.text else "")
+    if event.kind == "rule":
+        return f"{event.rule}, {event.score or 0:.0%} yes" + (f": {event.text}" if event.text else "")
     if event.kind == "health":
         return f"{event.condition.value}: {event.text}"
     return event.text or ("the scene has changed" if event.kind == "semantic_change" else "")

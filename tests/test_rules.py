@@ -56,6 +56,12 @@ def test_a_gap_shorter_than_the_clear_delay_is_no_end_and_a_rule_is_quiet_after_
     assert firings(wanted, flicker + [0.9] * 30) == [("on", 0.0), ("over", 4.5), ("on", 14.5)]
 
 
+def test_a_cooldown_that_ends_while_nothing_is_seen_any_more_brings_no_alert() -> None:
+    wanted = rule(of="1/1", clear_s=4, cooldown_s=5)
+    yes, no = [0.9] * 2, [0.1] * 9
+    assert firings(wanted, yes + no + yes + no * 2) == [("on", 0.0), ("over", 4.5)]
+
+
 @given(st.lists(st.floats(0, 1), max_size=60), st.integers(1, 4), st.floats(0, 3), st.floats(0, 3), st.floats(0, 5))
 def test_alerts_and_their_ends_take_turns_and_keep_their_distance(
     answers: list[float], k: int, for_s: float, clear_s: float, cooldown_s: float

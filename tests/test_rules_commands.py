@@ -17,6 +17,7 @@ from rules_world import scene, sight, with_thing
 from agent.daemon import Daemon
 from agent.mqtt.broker import LocalBroker
 from agent.mqtt.commands import Command, CommandError
+from agent.questions.answering import Answering
 from agent.questions.moments import Moments
 from config.errors import StillwatchError
 from config.settings import Camera, Device, Events, Mqtt, Rule, Settings
@@ -65,6 +66,21 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def test_what_can_not_be_done_is_said(idle: Daemon, name: str, arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(CommandError, match=says):
         idle._attending.handlers[name](Command(name, arguments))
+
+
+def test_questions_are_limited_and_the_answer_says_for_how_long(idle: Daemon) -> None:
+    now_s = [1000.0]
+    answering = Answering(idle.cameras, per_minute=2, monotonic=lambda: now_s[0])
+    question = Command("ask", {"question": "Is it day?"})
+    for says in ("no frame yet", "no frame yet", "2 questions in a minute; try again in 45 s"):
+        with pytest.raises(CommandError, match=says):
+            answering.ask(question)
+        now_s[0] += 7.5
+    now_s[0] += 45
+    with pytest.raises(CommandError, match="no frame yet"):
+        answering.ask(question)
+    with answering._turn(), pytest.raises(CommandError, match="busy"):
+        answering.ask(question)
 
 
 _json = st.recursive(

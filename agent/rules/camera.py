@@ -145,7 +145,8 @@ class CameraRules:
                     state.about = state.without = None
             if self._pending or now_s < self._next_s or not self._states:
                 return
-            self._next_s = now_s + self._every_s
+            late_s = now_s - self._next_s
+            self._next_s = now_s + self._every_s - (late_s if late_s < self._every_s else 0)  # so often on average
             watching = [state for state in self._states if self._watches(state, sight.frame.utc)]
             if not watching:
                 return

@@ -47,7 +47,7 @@ class Firing:
         fired = Fired(episode.onset_s, episode.last_s, yes, len(self._last), self._highest, episode.ended)
         if episode.ended:
             return self._end(now_s, fired)
-        if self.on or now_s < self._quiet_until_s:
+        if self.on or now_s < self._quiet_until_s or yes < self._k:  # the last: it only waits for its end
             return None
         self.on = True
         return fired
