@@ -198,7 +198,7 @@ def test_every_hardware_call_of_the_product_is_known() -> None:
     [
         ("self._vpi.absdiff(a, b)", "absdiff"),
         ("driver.mem_alloc_managed(5)", "mem_alloc_managed"),
-        ("driver.mem_alloc(5).device_pointer", "device_pointer"),
+        ("driver.mem_alloc(5).as_pointer", "as_pointer"),
         ("source.Capture(format='rgb8', wait=3)", "Capture(wait=)"),
         ("vpi.optflow_dense(a, b, gridsize=4, numPasses=2)", "optflow_dense(numPasses=)"),
         ("vpi.Format.S2S16", "S2S16"),
