@@ -63,7 +63,8 @@ class Exchange:
         for ack in self._session.acks():
             self._settle(ack, now)
         while (refusal := self._session.refused_subscription()) is not None:
-            self.denied["commands"] = refusal
+            topic, reason = refusal
+            self.denied[f"our listening to {topic}"] = reason
         self._delivery.save()
         while self._replies and self._room > 0:
             reply = self._replies.popleft()

@@ -153,7 +153,8 @@ class Session:
         self._ended = threading.Event()
         self._beat = beat or Beat("mqtt network")
         self._acks: deque[Ack] = deque()
-        self._refused_subscriptions: deque[str] = deque()
+        self._subscribing: dict[int, str] = {}
+        self._refused_subscriptions: deque[tuple[int, str]] = deque()
         self.receive_maximum = 65535
         self.max_packet: int | None = None
         self.refusal: str | None = None
@@ -250,9 +251,11 @@ class Session:
         """With QoS 1; with MQTT 5 without what is retained there, unless it is asked for."""
         if self._v5:
             handling = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
-            self._client.subscribe(topic, options=SubscribeOptions(qos=1, retainHandling=handling))
+            _, mid = self._client.subscribe(topic, options=SubscribeOptions(qos=1, retainHandling=handling))
         else:
-            self._client.subscribe(topic, qos=1)
+            _, mid = self._client.subscribe(topic, qos=1)
+        if mid is not None:
+            self._subscribing[mid] = topic
 
     def acks(self) -> list[Ack]:
         """The acknowledgements that came since the last call."""
@@ -261,9 +264,12 @@ class Session:
             found.append(self._acks.popleft())
         return found
 
-    def refused_subscription(self) -> str | None:
-        """Why the broker does not let us subscribe, once."""
-        return self._refused_subscriptions.popleft() if self._refused_subscriptions else None
+    def refused_subscription(self) -> tuple[str, str] | None:
+        """(topic, reason) of a subscription that the broker does not let us have, once."""
+        if not self._refused_subscriptions:
+            return None
+        mid, reason = self._refused_subscriptions.popleft()
+        return self._subscribing.get(mid, "a topic"), reason
 
     def close(self, timeout_s: float) -> None:
         """Say goodbye: the broker drops the will."""
@@ -326,9 +332,9 @@ class Session:
 
     @_guarded
     def _on_subscribe(
-        self, _client: paho.Client, _data: Any, _mid: int, codes: list[ReasonCode], _found: Properties | None
+        self, _client: paho.Client, _data: Any, mid: int, codes: list[ReasonCode], _found: Properties | None
     ) -> None:
-        self._refused_subscriptions.extend(str(code) for code in codes if code.is_failure)
+        self._refused_subscriptions.extend((mid, str(code)) for code in codes if code.is_failure)
         self._wake()
 
     def _on_end(self) -> None:
