@@ -63,7 +63,8 @@ class DescribingThread:
 
     parallel: how many cameras are described at a time; one camera's descriptions come one after the other. interrupt:
     called by `close` to end a describer that waits for something. loop: gives each thread a heart; quiet_s: for so
-    long a describer may say nothing and be well.
+    long a describer may say nothing and be well, None = for three times as long as it ever has, and at first for
+    `deadline_s`: a large model takes its time before the first word.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class DescribingThread:
         interrupt: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         loop: Callable[[str], Beat] = Beat,
-        quiet_s: float = 0.0,
+        quiet_s: float | None = None,
     ) -> None:
         self._deadline_s = deadline_s
-        self._quiet_s = quiet_s
+        self._quiet_s, self._longest_s = quiet_s, 0.0
         self._interrupt = interrupt
         self._clock = clock
         self._wishes: OrderedDict[str, _Wish] = OrderedDict()
@@ -154,7 +155,7 @@ class DescribingThread:
 
     def _run(self, beat: Beat) -> None:
         while (begun := self._begin()) is not None:
-            beat.beat(self._quiet_s)
+            beat.beat(self._ahead_s())
             camera, wish = begun
             description = self._describe(wish, beat)
             with self._changed:
@@ -196,14 +197,17 @@ class DescribingThread:
         return Description(instead.text, instead.note or f"text by the built-in model: {reason}")
 
     def _say(self, describe: Describe, look: Look, beat: Beat) -> Description:
-        beat.beat(self._quiet_s)
-        deadline = self._clock() + self._deadline_s
+        beat.beat(self._ahead_s())
+        said_s = self._clock()
+        deadline = said_s + self._deadline_s
         pieces: list[str] = []
         reason = None
         try:
             for piece in describe(look):
                 pieces.append(piece)
-                beat.beat(self._quiet_s)
+                before_s, said_s = said_s, self._clock()
+                self._longest_s = max(self._longest_s, said_s - before_s)
+                beat.beat(self._ahead_s())
                 if self._closed:
                     reason = "the agent was stopping"
                 elif self._clock() > deadline:
@@ -217,6 +221,11 @@ class DescribingThread:
         beat.beat()
         text = "".join(pieces).strip()
         return Description(text, reason and (f"text cut short: {reason}" if text else f"{_NO_TEXT}{reason}"))
+
+    def _ahead_s(self) -> float:
+        if self._quiet_s is not None:
+            return self._quiet_s
+        return 3 * self._longest_s or self._deadline_s
 
 
 _NO_TEXT = "no text: "

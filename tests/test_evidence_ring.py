@@ -39,6 +39,22 @@ def taken(ring: PacketRing, at: int, pre_s: float, post_s: float) -> list[Footag
     return got
 
 
+def test_a_ring_that_sheds_lets_go_at_once_and_makes_no_clips_when_it_may_hold_nothing() -> None:
+    ring = opened(5.0, 20_000)
+    filled(ring, range(300), gop=10)
+    before = ring.nbytes
+    ring.shed(0.25)
+    assert 0 < ring.nbytes <= 5_000 < before
+    ring.shed(0.0)
+    filled(ring, range(300, 400), gop=10)
+    assert ring.nbytes == 0
+    (refused,) = taken(ring, 399, 1.0, 1.0)
+    assert isinstance(refused, NoFootage) and str(refused) == "memory is short"
+    ring.shed(1.0)
+    filled(ring, range(400, 500), gop=10)
+    assert ring.nbytes > 0
+
+
 @example(gop=1, at=267, pre=0, post=34, max_bytes=7700)
 @given(
     gop=st.integers(1, 60),
