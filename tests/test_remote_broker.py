@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from mqtt_proxy import Proxy
 from mqtt_world import TOPICS, Subscriber, agent, guarded_broker, needs_mosquitto, until
-from remote_hostile import KINDS, history, hostile
+from remote_hostile import BASE, KINDS, history, hostile
 from remote_world import NEXT, OPS, MemoryApplier, document
 
 from agent.applying.contract import Step
@@ -167,7 +167,7 @@ def test_hostile_documents_over_the_wire(tmp_path: Path, broker: LocalBroker) ->
         for payload in history():
             seen.publish(TOPICS.desired, payload)
         until(lambda: applier.version == len(history()), "the history")
-        until(lambda: reported(seen)[-1].state == "applied", "its report")
+        until(lambda: (reported(seen)[-1].version, reported(seen)[-1].state) == (BASE, "applied"), "its report")
         before = applier.state
         for attack in islice(hostile(11, datetime.now(timezone.utc)), 2 * len(KINDS)):
             count = len(seen.on(TOPICS.reported))
