@@ -23,7 +23,7 @@ from config.settings import Settings
 
 MODULES = (
     *("numpy", "cv2", "av", "onnxruntime", "tokenizers", "pydantic", "paho.mqtt.client", "yaml", "structlog"),
-    *("prometheus_client", "httpx2"),
+    *("prometheus_client", "httpx2", "cryptography"),
 )
 _LEAST_FREE = 200_000_000
 
