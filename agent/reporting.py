@@ -24,11 +24,17 @@ from agent.evidence.camera import CameraEvidence
 from agent.insight.anomaly import Alarm
 from agent.insight.change import Change
 from agent.insight.described import DescribedStates
+from agent.insight.tamper import Tampering
 from agent.wording import only_in
 
 TEXT = "text"
 _HIGH_SCORE = 1.5
 """Of an anomaly, where 1 is the alarm limit: half as far again from what is usual."""
+
+_TAMPERED = {
+    Tampering.COVERED: "the camera shows hardly anything: it is covered, or its lens is dirty",
+    Tampering.MOVED: "the camera looks elsewhere than it did; if that lasts, what is normal is learned anew",
+}
 
 
 class CameraReporter:
@@ -64,6 +70,7 @@ class CameraReporter:
         self._muted_until_s = 0.0
         self._alarm: str | None = None
         self._loss: str | None = None
+        self._tampering: str | None = None
         self._words_every_s, self._why_spared = 0.0, ""
         self._asked_s = -math.inf
 
@@ -153,6 +160,7 @@ class CameraReporter:
             "as_high_per_day": alarm.per_day,
             "extrapolated": alarm.extrapolated,
             "accepted": alarm.accepted,
+            "normal": alarm.normal,
         }
         severity = Severity.HIGH if alarm.score >= _HIGH_SCORE else Severity.MEDIUM
         if alarm.ended:
@@ -204,6 +212,22 @@ class CameraReporter:
         if self._loss is not None:
             self._book.update(self._loss, end=True)
             self._loss = None
+
+    def tampered(self, kind: Tampering | None, frame: Frame) -> None:
+        """Tell that the camera was moved or covered; None: it shows what it did before, or that is the new normal."""
+        if self._tampering is not None:
+            self._book.update(self._tampering, end=True)
+            self._tampering = None
+        if kind is not None:
+            self.interrupted(f"the camera was {kind.value}")
+            news = Health(
+                camera=self.camera,
+                condition=Condition(kind.value),
+                frame_ts=frame.utc,
+                frame_size=frame.size,
+                text=_TAMPERED[kind],
+            )
+            self._tampering = self._book.publish(news)
 
     def _publish(self, news: AnyNews, frame: Frame, *, clip: bool, words: bool = True) -> str:
         """Tell it at once with what will follow, and have that made; returns the event's id."""

@@ -8,34 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agent.bench.clips import Clip
 from agent.capture import open_source
 from agent.capture.frame import Frame
 from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
-from agent.coherence.result import FrameResult
 from agent.coherence.settings import PROFILES
-from agent.insight.baseline import project, random_signs
-from agent.insight.movement import CELL_PX, cells_of_flow
-from agent.insight.surprise import CellPlaces, Judge, Look, Sense, Surprise, calibrate, learn
+from agent.insight.anomaly import AnomalyModel, Stream
+from agent.insight.looking import cell_places, look_of
+from agent.insight.movement import SHAPE
+from agent.insight.surprise import CellPlaces, Look, Surprise
 from config.errors import ConfigError
 from engines.manifest import find_model, load_model
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
-from engines.preprocess import Placement, Preprocessor
+from engines.preprocess import Preprocessor
 from vpi_ops.choice import host_ops, host_shrink
-from vpi_ops.interface import FlowField
 
 Box = tuple[int, int, int, int]
 
-_SEED = 0
 _WARM_UP_S = 20.0
 """Without clips to learn from: the first so many seconds are taken for normal and score 0."""
-_USUAL = 1.5
-"""Score up to which a frame is learned on line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,51 +73,43 @@ class Scorer:
         self._runtime = OnnxRuntime(self._loaded, threads=threads, spin=False)
         self._ops = host_ops(finest_scale=1)
         self._costs: EncodeCosts | None = None
-        self._grid = self._loaded.manifest.grid
         self._patch = self._loaded.manifest.patch_size
         self._frame_size: tuple[int, int] | None = None
-        self._looks: list[Look] = []
+        self._model = AnomalyModel(self._loaded.manifest.grid, self._loaded.manifest.dim)
+        self._fitted = False
         self._at: CellPlaces
-        self._shape: tuple[int, int]
         self._fps = 0.0
 
     def fit(self, clip: str, progress: Callable[[int], None] = lambda done: None) -> None:
         """Learn what is normal from a clip, `CLIP` or `CLIP:FIRST-LAST`; several add up. Raises ConfigError for frames
         of another size, and what `open_source` and `FrameSource.read` raise."""
-        for done, (_, look) in enumerate(self.looks(clip)):
-            self._looks.append(look)
+        self._model.judge.reset()
+        for done, look in enumerate(self.looks(clip)):
+            self._model.learn(look)
+            self._fitted = True
             progress(done)
 
     def score(self, clip: str, progress: Callable[[int], None] = lambda done: None) -> Scores:
         """Score every frame of a clip by what was fitted; if nothing was, by what the clip itself has shown so far.
         Raises as `fit`."""
-        if not self._looks:
-            return self._score_online(clip, progress)
-        judge, found = self._judge(), []
-        for done, (_, look) in enumerate(self.looks(clip)):
-            found.append(self._scored(judge.process(look)))
-            progress(done)
-        return self._scores(found)
-
-    def _score_online(self, clip: str, progress: Callable[[int], None]) -> Scores:
-        judge: Judge | None = None
-        found, learned_s = [], 0.0
-        for done, (_, look) in enumerate(self.looks(clip)):
-            learned_s += look.seconds
-            if judge is None:
-                self._looks.append(look)
+        model, found, learned_s = self._model, [], 0.0
+        model.judge.reset()
+        for done, look in enumerate(self.looks(clip)):
+            if self._fitted:
+                found.append(self._scored(model.examine(look)))
+            elif learned_s < _WARM_UP_S:
+                learned_s += look.seconds
+                model.learn(look)
                 found.append(_NOTHING)
-                if learned_s >= _WARM_UP_S:
-                    judge = self._judge()
             else:
-                surprise = judge.process(look)
+                learned_s += look.seconds
+                surprise = model.examine(look)
                 found.append(self._scored(surprise))
-                if surprise.score <= _USUAL:
-                    judge.normal.learn(look)
+                model.learn_if_usual(look, surprise, learned_s)
             progress(done)
         return self._scores(found)
 
-    def looks(self, clip: str) -> Iterator[tuple[Frame, Look]]:
+    def looks(self, clip: str) -> Iterator[Look]:
         """What each frame of a clip shows."""
         wanted = Clip.of(clip)
         encoder = OnnxEncoder(self._runtime)
@@ -133,7 +118,6 @@ class Scorer:
         vlm = TemporalVLM(
             Preprocessor(self._loaded.manifest, host_shrink()), encoder, self._ops, settings, costs=self._costs
         )
-        signs = random_signs(encoder.dim, _SEED)
         before_s: float | None = None
         # The codec's motion vectors are too coarse for this: they are not asked for.
         with open_source(wanted.uri, source_id="score", paced=False) as source, closing(vlm):
@@ -145,34 +129,23 @@ class Scorer:
                 whole = before_s is None or result.cut or frame.discontinuity
                 seconds = 0.0 if before_s is None or whole else max(0.0, now_s - before_s)
                 before_s = now_s
-                points = project(result.tokens.features, signs)
-                yield frame, Look(points, _fresh(result, whole), self._cells(result.flow), seconds)
+                yield look_of(frame, result, self._at, seconds, whole=whole, ignored=~result.seen)
 
     def _enter(self, clip: str, frame: Frame) -> None:
         if self._frame_size is None:
             self._frame_size = frame.size
-            height, width = self._ops.analysis(frame.image).shape
-            self._shape = (max(1, height // CELL_PX), max(1, width // CELL_PX))
-            placement = Preprocessor(self._loaded.manifest).placement(frame.size)
-            self._at = cell_places(placement, self._shape, self._patch)
+            self._at = cell_places(Preprocessor(self._loaded.manifest).placement(frame.size), self._patch)
         elif self._frame_size != frame.size:
             raise ConfigError(f"{clip}: frames are {frame.size}, expected {self._frame_size} as before: one camera")
-
-    def _cells(self, flow: FlowField | None) -> NDArray[np.float32]:
-        return np.zeros((*self._shape, 3), np.float32) if flow is None else cells_of_flow(flow)
-
-    def _judge(self) -> Judge:
-        scale = calibrate(self._looks, self._at, self._grid)
-        return Judge(learn(self._looks, self._at, self._grid), self._at, self._grid, scale)
 
     def _scored(self, surprise: Surprise) -> _Scored:
         row, col = surprise.place
         width, height = self._frame_size or (0, 0)
-        across, down = width / self._shape[1], height / self._shape[0]
+        across, down = width / SHAPE[1], height / SHAPE[0]
         x0, x1 = max(0.0, (col - 1) * across), min(float(width), (col + 2) * across)
         y0, y1 = max(0.0, (row - 1) * down), min(float(height), (row + 2) * down)
         box = (round(x0), round(y0), round(x1) - round(x0), round(y1) - round(y0))
-        return _Scored(surprise.score, box, {sense.value: float(part.max()) for sense, part in surprise.parts.items()})
+        return _Scored(surprise.score, box, {name.value: float(part.max()) for name, part in surprise.parts.items()})
 
     def _scores(self, found: Sequence[_Scored]) -> Scores:
         return Scores(
@@ -180,22 +153,5 @@ class Scorer:
             frame_size=self._frame_size or (0, 0),
             scores=tuple(each.score for each in found),
             regions=tuple(each.box for each in found),
-            streams={sense.value: tuple(each.streams.get(sense.value, 0.0) for each in found) for sense in Sense},
+            streams={name.value: tuple(each.streams.get(name.value, 0.0) for each in found) for name in Stream},
         )
-
-
-def cell_places(placement: Placement, shape: tuple[int, int], patch: int) -> CellPlaces:
-    """Where the cells (h, w) of a whole frame lie on the token grid."""
-    width, height = placement.frame_size
-    x = ((np.arange(shape[1]) + 0.5) * width / shape[1] * placement.scale[0] + placement.offset[0]) / patch - 0.5
-    y = ((np.arange(shape[0]) + 0.5) * height / shape[0] * placement.scale[1] + placement.offset[1]) / patch - 0.5
-    return np.dstack(np.meshgrid(x, y)).astype(np.float32)
-
-
-def _fresh(result: FrameResult, whole: bool) -> NDArray[np.bool_]:
-    """bool (T,): tokens to judge anew. A token that was encoded to refresh it is judged too: that is nearly free."""
-    if whole or result.dirty is None:
-        return result.seen
-    fresh = result.moving | result.changed
-    fresh[result.dirty] = True
-    return fresh & result.seen

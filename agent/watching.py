@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import TypeVar, cast
 
 import numpy as np
@@ -26,10 +27,14 @@ from agent.coherence.quality import Flicker
 from agent.coherence.result import FrameResult
 from agent.coherence.settings import PROFILES
 from agent.coherence.tuning import AutoTune, Decision
-from agent.insight.anomaly import AnomalyModel, AnomalyPhase, Seen
+from agent.insight.anomaly import Alarm, AnomalyModel, AnomalyPhase, Seen
 from agent.insight.change import SemanticChange
+from agent.insight.looking import cell_places, look_of
+from agent.insight.movement import cells_in_frame
 from agent.insight.regions import CellBox, PixelBox, cells_to_source, large_components, merge_close
 from agent.insight.sight import Follower, Sight
+from agent.insight.surprise import CellPlaces
+from agent.insight.tamper import Tampering, TamperWatch, edges_of
 from agent.metrics import Metrics
 from agent.reporting import CameraReporter
 from engines.plan import Mode
@@ -39,7 +44,11 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-_KEEP_EVERY_S = 60.0
+_KEEP_EVERY_S = 300.0
+_GAP_S = 5.0
+"""Frames farther apart than this are not compared."""
+_MOVED_FOR_S = 60.0
+"""A camera that looks elsewhere for so long stays there: what is normal is learned anew."""
 _ALARMS_REMEMBERED = 32
 _MOVED_PX = 0.75
 """Source pixels a frame: above what noise and sway make of a still scene."""
@@ -62,13 +71,15 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class _View:
     """What depends on the size of the picture. cell_px: (width, height) of a token in source pixels; unwatched: bool
-    (T,), tokens that see no picture or an ignored area. tokens: those of each zone, bool (T,)."""
+    (T,), tokens that see no picture or an ignored area. tokens: those of each zone, bool (T,). cell_places: as of
+    `agent.insight.looking`."""
 
     placement: Placement
     cell_px: tuple[float, float]
     zones: Areas
     unwatched: NDArray[np.bool_]
     tokens: Mapping[str, NDArray[np.bool_]]
+    cell_places: CellPlaces
 
     def shares(self, tokens: NDArray[np.bool_]) -> dict[str, float]:
         """Of each zone that sees any of the tokens (T,), the share of its tokens that are among them."""
@@ -129,6 +140,8 @@ class CameraWatch:
         self._keep = keep
         self._keep_at_s: float | None = None
         self._orders: queue.SimpleQueue[tuple[Future[object], Callable[[], object]]] = queue.SimpleQueue()
+        self._tamper = TamperWatch()
+        self._seen_s: float | None = None
         self._alarm: str | None = None
         self._alarms: OrderedDict[str, Seen] = OrderedDict()
         self._now_s = 0.0
@@ -215,6 +228,8 @@ class CameraWatch:
         self._reporter.interrupted("normal is being learned anew")
         old = self._anomaly
         self._anomaly = AnomalyModel(old.grid, old.dim, old.settings)
+        self._tamper.accept()
+        self._seen_s = None
         self._alarms.clear()
         self._alarm = None
         self._keep(self._anomaly, self._now_s)
@@ -286,13 +301,8 @@ class CameraWatch:
             self._change.slide(result.slid, result.revealed, result.accumulated)
         at_home = result.placement is None or result.placement == self._pictures.placement(frame.size)
         change = self._change.update(result.accumulated, now_s, cut=result.cut, ignored=view.unwatched)
-        alarm = self._anomaly.update(
-            result.accumulated,
-            now_s,
-            motion=None if result.flow is None and result.moving.any() else result.motion / view.cell_px,
-            cut=result.cut or frame.discontinuity,
-            ignored=view.unwatched if at_home else np.ones_like(view.unwatched),  # normal is known by place
-        )
+        alarm = self._watch_anomaly(frame, result, view, now_s) if at_home else None
+        self._seen_s = now_s if at_home else None  # normal is known by place: while the picture slides none is judged
         if not self._described:
             self._reporter.first_look(frame, result.accumulated)
             self._change.described(result.accumulated)
@@ -302,7 +312,7 @@ class CameraWatch:
             self._reporter.changed(change, frame, boxes, view.shares(change.tokens), result.accumulated)
             self._change.described(result.accumulated)
         if alarm is not None:
-            boxes = self._boxes(alarm.regions, result.placement)
+            boxes = tuple(cells_in_frame(box, frame.size) for box in alarm.regions)
             told = self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
             self._alarm = None if alarm.ended else told
             if self._alarm is not None:
@@ -326,6 +336,27 @@ class CameraWatch:
                 self._keep(self._anomaly, now_s)
             self._keep_at_s = now_s + _KEEP_EVERY_S
 
+    def _watch_anomaly(self, frame: Frame, result: FrameResult, view: _View, now_s: float) -> Alarm | None:
+        """The alarm that begins or ends with this frame. A camera that was moved or covered is told as such."""
+        gap_s = inf if self._seen_s is None else now_s - self._seen_s
+        anew = gap_s > _GAP_S or result.cut or frame.discontinuity
+        look = look_of(frame, result, view.cell_places, 0.0 if anew else gap_s, whole=anew, ignored=view.unwatched)
+        alarm = self._anomaly.update(look, now_s, cut=anew)
+        if self._anomaly.state.phase is not AnomalyPhase.LEARNING and result.picture is not None:
+            self._watch_tampering(frame, self._anomaly.strange[~view.unwatched], result.picture, now_s)
+        return alarm
+
+    def _watch_tampering(
+        self, frame: Frame, strange: NDArray[np.bool_], picture: NDArray[np.uint8], now_s: float
+    ) -> None:
+        event = self._tamper.process(strange, edges_of(picture), now_s)
+        if event is not None:
+            self._reporter.tampered(None if event.over else event.kind, frame)
+        standing = self._tamper.standing
+        if standing is not None and standing.kind is Tampering.MOVED and now_s - standing.since_s >= _MOVED_FOR_S:
+            self._reporter.tampered(None, frame)
+            self._relearn()
+
     def _show(self, frame: Frame, result: FrameResult, view: _View) -> None:
         """Let the followers see it."""
         placement = result.placement or view.placement
@@ -346,8 +377,11 @@ class CameraWatch:
             cells = token_cells(placement, result.tokens.grid, self._patch_size)
             ignored = Areas(self._ignore, frame.size).tokens(cells)
             cell_px = (float(cells[0, 2]), float(cells[0, 3]))
+            places = cell_places(placement, self._patch_size)
             zones = {name: Areas({name: points}, frame.size).tokens(cells) for name, points in self._zones.items()}
-            self._view = _View(placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen, zones)
+            self._view = _View(
+                placement, cell_px, Areas(self._zones, frame.size), ignored | ~result.seen, zones, places
+            )
         return self._view
 
     def _boxes(self, regions: tuple[CellBox, ...], placement: Placement | None) -> tuple[PixelBox, ...]:

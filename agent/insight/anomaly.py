@@ -1,18 +1,18 @@
-"""Anomaly: what this camera has not seen at this place, by appearance, by motion or by staying.
+"""Anomaly: what this camera has not seen at this place and hour, by appearance, by motion or by staying.
 
-Three streams, each with a score per token: appearance (how far the token is from the Gaussian of its place), motion
-(how improbable it is that this place moves, and moves so) and dwell (for how much longer than is usual there something
-has stayed, or been gone). A stream's frame score is the root of the mean of its highest 1 % of cells, smoothed
-causally, and measured in the rarity that this camera's own history gives it; each stream has its part of the allowed
-false alarms a day.
+    look ─▶ Judge (agent.insight.surprise): one map, its highest place ─▶ rarity ─▶ onset ─▶ alarm
+                              ▲                                              ▲
+                              └───────────── learned, some seconds later ────┘
 
-An alarm begins when a stream stays past its limit for `min_duration_s` (two thresholds: once past the limit, staying
-above half-way counts) and ends when all have been below half-way for `clear_s`. Frames are learned `delay_s` after
-they were seen, and only if no alarm began meanwhile: the onset of an anomaly is never learned either. What stays for
-`accept_after_s` is the new normal: the alarm ends and its places start anew.
+A frame's score is measured in the rarity that this camera's own history gives it, so what is set is how many false
+alarms a day are allowed. An alarm begins when the score stays past its limit (a cumulative sum: half a second at the
+limit, less the farther beyond) and ends when it has been below half-way for `clear_s`. Frames are learned `delay_s`
+after they were seen, and only if no alarm began meanwhile: the onset of an anomaly is never learned either. What stays
+for `accept_after_s` is the new normal: the alarm ends and its places start anew.
 
 While learning there are no alarms. A few minutes of a quiet camera teach that nothing ever happens here, so whatever
-enters afterwards is an anomaly; what passes by while it learns is normal.
+enters afterwards is an anomaly; what passes by while it learns is normal. Where nearly all of the picture is strange
+there are none either: that is for `agent.insight.tamper` to say.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from math import exp, inf, sqrt
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.insight.baseline import WIDTH, Appearance, Floats, Motion, is_moving, project, random_signs
+from agent.insight.baseline import Floats
 from agent.insight.checks import require
-from agent.insight.dwell import Dwell
-from agent.insight.hysteresis import Episode, Hysteresis
+from agent.insight.hysteresis import Episode
+from agent.insight.movement import SHAPE, Movement
+from agent.insight.onset import Onset
 from agent.insight.rarity import DAY_S, ScoreHistory
 from agent.insight.regions import CellBox, large_components, merge_close
+from agent.insight.surprise import STRANGE, Judge, Look, Normal, Surprise
+from agent.insight.surprise import Stream as Stream
+from agent.insight.tamper import STRANGE as STRANGE_ALL_OVER
 
-_TICK_S = 0.2
+_TICK_S = 0.5
 _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
 _TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
 """What a person calls normal counts as so many seconds of normal time, and as that share of it."""
-_STRANGE = 2.25
-"""Appearance score of a cell that looks unlike its place: one and a half of its normal spread."""
 _HISTORY_SHARE = 0.5
 """Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
 what this one would."""
@@ -47,14 +49,14 @@ what this one would."""
 @dataclass(frozen=True, slots=True)
 class AnomalySettings:
     """false_alarms_per_day: how many alarms a day normal life may raise. learn_s: normal time to see before the first
-    alarm. age_s: time after which what was learned fades. smoothing_s: time constant of the score. min_duration_s,
-    clear_s: how long an alarm must last to begin, and be over to end. accept_after_s: what stays so long is normal.
-    cut_grace_s: no alarm begins so soon after a scene cut. seed: of the random projection."""
+    alarm. age_s: time after which what was learned fades. smoothing_s: time constant of the evidence. min_duration_s,
+    clear_s: how long an alarm at its limit must last to begin, and be over to end. accept_after_s: what stays so long
+    is normal. cut_grace_s: no alarm begins so soon after a scene cut. seed: of the random projection."""
 
     false_alarms_per_day: float = 1.0
     learn_s: float = 300.0
     age_s: float = 6 * 3600.0
-    smoothing_s: float = 0.4
+    smoothing_s: float = 0.25
     min_duration_s: float = 0.5
     clear_s: float = 2.0
     accept_after_s: float = 600.0
@@ -76,13 +78,7 @@ class AnomalySettings:
     @property
     def delay_s(self) -> float:
         """How long a frame waits before it is learned: an alarm that began in it is known by then."""
-        return self.min_duration_s + 5 * self.smoothing_s
-
-
-class Stream(str, Enum):
-    APPEARANCE = "appearance"
-    MOTION = "motion"
-    DWELL = "dwell"
+        return self.min_duration_s + 8 * self.smoothing_s
 
 
 class AnomalyPhase(str, Enum):
@@ -106,9 +102,10 @@ class Alarm:
     """An alarm that begins, or ends (`ended`, with the same `onset_s`).
 
     onset_s, duration_s: on the clock of `update`. score: highest so far, 1 = the alarm limit. streams: what is
-    unusual, the more unusual first. regions: boxes in cells, at the highest score. per_day: how often normal life
-    scores that high; extrapolated: True when that is rarer than the time watched so far can show. accepted: True when
-    it ended because it stayed, and is normal from now on.
+    unusual, the more unusual first. regions: boxes in cells of `agent.insight.movement.SHAPE`, at the highest score.
+    per_day: how often normal life scores that high; extrapolated: True when that is rarer than the time watched so far
+    can show. normal: what is normal at that place, as a sentence. accepted: True when it ended because it stayed, and
+    is normal from now on.
     """
 
     onset_s: float
@@ -120,15 +117,16 @@ class Alarm:
     extrapolated: bool
     ended: bool = False
     accepted: bool = False
+    normal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A frame as the model saw it: projected tokens, velocities where they were measured, tokens that count."""
+    """A frame as the model saw it: projected tokens, movement where it was measured, hour of the day."""
 
     points: Floats
-    velocity: Floats | None
-    counted: NDArray[np.bool_] | None
+    movement: Movement | None
+    hour: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,55 +135,49 @@ class _Moment:
 
     at_s: float
     dt_s: float
-    points: Floats
-    velocity: Floats | None
+    seen: Seen
+    residual: Floats
     over: Floats
     paused: NDArray[np.bool_]
     scores: dict[Stream, float]
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Peak:
-    """The worst frame of an alarm so far: level and score per stream, regions in cells."""
+    """The worst frame of an alarm so far."""
 
-    levels: dict[Stream, float]
-    scores: dict[Stream, float]
+    level: float
+    score: float
+    streams: tuple[Stream, ...]
     regions: tuple[CellBox, ...]
-
-    @property
-    def level(self) -> float:
-        return max(self.levels.values())
+    normal: str
 
 
 class AnomalyModel:
-    """The normal of one camera, for a grid (rows, cols) and features of `dim` dimensions."""
+    """The normal of one camera, for a grid (rows, cols) and features of `dim` dimensions.
+
+    history: scores of normal frames; stream_history: of each stream alone, in its own units; empty while one has not
+    been measured."""
 
     def __init__(self, grid: tuple[int, int], dim: int, settings: AnomalySettings | None = None) -> None:
         self.grid, self.dim = grid, dim
-        self.settings = settings or AnomalySettings()
-        tokens = grid[0] * grid[1]
-        self.signs = random_signs(dim, self.settings.seed)
-        self.appearance = Appearance(tokens, min(WIDTH, dim))
-        self.motion = Motion(grid)
-        self.dwell = Dwell(grid)
-        self.history = {stream: ScoreHistory() for stream in Stream}
+        self.settings = s = settings or AnomalySettings()
+        self.normal = Normal(grid, dim, age_s=s.age_s, seed=s.seed)
+        self.judge = Judge(self.normal, s.smoothing_s)
+        self.history = ScoreHistory()
+        self.stream_history = {stream: ScoreHistory() for stream in Stream}
         self.learned_s = 0.0
-        self._points = np.zeros_like(self.appearance.mean)
-        self._velocity: Floats | None = None
-        self._counted: NDArray[np.bool_] | None = None
-        self._cells = {stream: np.zeros(tokens, np.float32) for stream in Stream}
-        self._smooth: dict[Stream, float] = {}
-        self._alarm = Hysteresis(
-            enter=1.0, leave=0.5, min_duration_s=self.settings.min_duration_s, clear_s=self.settings.clear_s
-        )
+        self._onset = Onset(enter=1.0, leave=0.5, min_duration_s=s.min_duration_s, clear_s=s.clear_s)
         self._told, self._onset_s = False, inf
         self._peak: _Peak | None = None
         self._level = 0.0
         self._last_s = self._grace_until_s = -inf
+        self._look: Look | None = None
         self._waiting: deque[_Moment] = deque()
-        self._open_s = 0.0
+        self._open_s, self._open_score = 0.0, 0.0
         self._open_scores: dict[Stream, float] = {}
-        self._open_over = np.zeros(tokens, np.float32)
+        self._open_over = np.zeros(grid[0] * grid[1], np.float32)
 
     @property
     def state(self) -> AnomalyState:
@@ -195,111 +187,91 @@ class AnomalyModel:
         phase = AnomalyPhase.ALARM if self._told else AnomalyPhase.WATCHING
         return AnomalyState(phase, 1.0, max(0.0, self._level))
 
-    def update(
-        self,
-        features: Floats,
-        now_s: float,
-        *,
-        motion: Floats | None = None,
-        cut: bool = False,
-        ignored: NDArray[np.bool_] | None = None,
-    ) -> Alarm | None:
-        """Take in one frame; the alarm that begins or ends with it, if one does.
+    @property
+    def strange(self) -> NDArray[np.bool_]:
+        """bool (T,): tokens of the last frame that look unlike their place."""
+        return np.asarray(self.judge.strange >= STRANGE)
 
-        features: float32 (T, D), accumulated; only read. All are judged in every frame: blending in time moves tokens
-        that were not encoded, too. motion: float32 (T, 2), mean backward flow since the frame before in cells, so that
-        the size of the picture doesn't matter, 0 where no pixel changed; None = not measured. cut: this frame starts a
-        new shot. ignored: bool (T,), tokens that never count.
-        """
-        first = self._last_s == -inf
-        gap_s = 0.0 if first else now_s - self._last_s
+    def update(self, look: Look, now_s: float, *, cut: bool = False) -> Alarm | None:
+        """Take in one frame; the alarm that begins or ends with it, if one does. cut: it starts a new shot."""
         self._last_s = now_s
-        self._velocity = None if motion is None or cut or gap_s <= 0 else motion / np.float32(gap_s)
-        self._score_cells(features, ignored, min(gap_s, _LONGEST_STEP_S))
         if cut:
-            self._smooth.clear()
+            self.judge.reset()
             self._grace_until_s = now_s + self.settings.cut_grace_s
-        scores = self._frame_scores(gap_s)
-        alarm = self._judge(scores, now_s) if self.learned_s >= self.settings.learn_s else None
+        surprise = self.examine(look)
+        if self._strange_all_over(look):
+            self._grace_until_s = max(self._grace_until_s, now_s + self.settings.smoothing_s)
+        alarm = self._decide(surprise, now_s) if self.learned_s >= self.settings.learn_s else None
         flagged = self._told or alarm is not None
-        self._learn(scores, now_s, min(gap_s, _LONGEST_STEP_S), normal=not flagged and now_s >= self._grace_until_s)
+        self._wait(look, surprise, now_s, normal=not flagged and now_s >= self._grace_until_s)
         return alarm
+
+    def examine(self, look: Look) -> Surprise:
+        """How unusual a frame is. Nothing is learned, and no alarm raised."""
+        self._look = look
+        return self.judge.process(look, {stream: _finite(h.usual) for stream, h in self.stream_history.items()})
+
+    def learn(self, look: Look) -> Surprise:
+        """Take a frame for normal at once, as when a clip of normal time is given."""
+        surprise = self.examine(look)
+        self._open_s += min(look.seconds, _LONGEST_STEP_S)
+        self._gather(surprise)
+        if self._open_s >= _TICK_S:
+            self._learn_moment(self._close(look, 0.0))
+        return surprise
+
+    def learn_if_usual(self, look: Look, surprise: Surprise, now_s: float) -> None:
+        """Learn a frame that was examined, some seconds later, unless by then something was unusual."""
+        usual = _finite(self.history.usual)
+        self._wait(look, surprise, now_s, normal=surprise.score <= max(usual, 1.0))
 
     def accept(self) -> Alarm | None:
         """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
         that was on, if one was."""
         alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
-        places = self._unusual_cells()
-        self.appearance.forget(places, self._points, self._counted)
-        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
-        if self._velocity is not None:
-            self.motion.forget(places, self._velocity)
-        self.dwell.forget(places)
-        self._smooth.clear()
-        self._alarm.cancel()
+        places = self.strange
+        self.normal.appearance.forget(places, self.judge.points)
+        self.normal.dwell.forget(places)
+        self.judge.strange[places] = 0
+        self.judge.calm()
+        self._onset.cancel()
         self._peak = None
         return alarm
 
     def seen(self) -> Seen:
         """The last frame, to `teach` it later."""
-        return Seen(
-            self._points.copy(),
-            None if self._velocity is None else self._velocity.copy(),
-            None if self._counted is None else self._counted.copy(),
-        )
+        hour = 12.0 if self._look is None else self._look.hour
+        return Seen(self.judge.points.copy(), self.judge.seen, hour)
 
     def teach(self, seen: Seen) -> None:
         """Somebody says that this frame was normal: learn it as if a quarter of all normal time had looked so."""
-        seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(self.appearance.seconds.max()))
-        self.appearance.learn(seen.points, seconds, self.settings.age_s, seen.counted)
-        if seen.velocity is not None:
-            seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(self.motion.seconds))
-            self.motion.learn(seen.velocity, seconds, self.settings.age_s)
+        normal = self.normal
+        seconds = max(_TAUGHT_S, _TAUGHT_SHARE * float(normal.appearance.seconds.max()))
+        normal.appearance.learn(seen.points, seconds, self.settings.age_s)
+        if seen.movement is not None:
+            seconds = max(_TAUGHT_S, _TAUGHT_SHARE * normal.motion.seconds)
+            normal.motion.learn(seen.movement, seconds, self.settings.age_s, seen.hour)
+        self.judge.calm()
 
-    def _score_cells(self, features: Floats, ignored: NDArray[np.bool_] | None, gap_s: float) -> None:
-        self._counted = None if ignored is None else ~ignored
-        self._points = project(features, self.signs)
-        self._cells[Stream.APPEARANCE] = self.appearance.score(self._points, self._counted)
-        if self._velocity is None:
-            self._cells[Stream.MOTION] = np.zeros(len(self._points), np.float32)
-        else:
-            self._cells[Stream.MOTION] = self.motion.score(self._velocity)
-        moving = np.zeros(len(self._points), bool) if self._velocity is None else is_moving(self._velocity)
-        known = self.learned_s >= self.settings.learn_s / 2
-        self.dwell.process(known & (self._cells[Stream.APPEARANCE] >= _STRANGE), moving, gap_s)
-        self._cells[Stream.DWELL] = self.dwell.score()
-        if ignored is not None:
-            for cells in self._cells.values():
-                cells[ignored] = 0
+    def _strange_all_over(self, look: Look) -> bool:
+        if self.learned_s < self.settings.learn_s / 2:
+            return False
+        strange = self.strange if look.ignored is None else self.strange[~look.ignored]
+        return bool(len(strange) and strange.mean() >= STRANGE_ALL_OVER)
 
-    def _frame_scores(self, gap_s: float) -> dict[Stream, float]:
-        """Score of the frame by stream, in units of normal spread, smoothed over the past."""
-        keep = exp(-gap_s / self.settings.smoothing_s)
-        for stream, cells in self._cells.items():
-            top = max(1, len(cells) // 100)
-            score = sqrt(float(np.partition(cells, -top)[-top:].mean()))
-            self._smooth[stream] = keep * self._smooth.get(stream, score) + (1 - keep) * score
-        return dict(self._smooth)
-
-    def _limits(self) -> dict[Stream, tuple[float, float]]:
-        """For each stream that has a history: the scores that count as 0 (usual) and 1 (alarm)."""
-        share = self.settings.false_alarms_per_day / len(Stream)
-        known = {stream: history for stream, history in self.history.items() if history.usual < inf}
-        return {stream: (history.usual, history.limit(share, self._last_s)) for stream, history in known.items()}
-
-    def _judge(self, scores: dict[Stream, float], now_s: float) -> Alarm | None:
-        limits = self._limits()
-        levels = {stream: (scores[stream] - usual) / (limit - usual) for stream, (usual, limit) in limits.items()}
-        self._level = max(levels.values(), default=0.0)
+    def _decide(self, surprise: Surprise, now_s: float) -> Alarm | None:
+        usual = _finite(self.history.usual)
+        limit = self.history.limit(self.settings.false_alarms_per_day, now_s)
+        self._level = (surprise.score - usual) / max(limit - usual, 1e-6)
         if now_s < self._grace_until_s and not self._told:
-            self._alarm.cancel()
+            self._onset.cancel()
             self._peak = None
             return None
-        episode = self._alarm.update(self._level, now_s)
-        if self._alarm.open and (self._peak is None or self._level > self._peak.level):
-            self._peak = _Peak(levels, scores, self._regions())
+        episode = self._onset.update(self._level, now_s)
+        if self._onset.open and (self._peak is None or self._level > self._peak.level):
+            self._peak = self._describe_peak(surprise, (usual + limit) / 2)
         if episode is None:
-            self._peak = self._peak if self._alarm.open else None
+            self._peak = self._peak if self._onset.open else None
             return None
         if not self._told:
             self._told, self._onset_s = True, episode.onset_s
@@ -310,74 +282,118 @@ class AnomalyModel:
 
     def _end(self, episode: Episode, *, accepted: bool = False) -> Alarm:
         alarm = self._describe(episode, ended=True, accepted=accepted)
-        for stream in alarm.streams:
-            self.history[stream].add_alarm(self._peak_now().scores[stream], self._last_s)
+        self.history.add_alarm(self._peak_now().score, self._last_s)
         self._told, self._peak = False, None
         return alarm
 
     def _describe(self, episode: Episode, *, ended: bool = False, accepted: bool = False) -> Alarm:
         peak = self._peak_now()
-        streams = sorted((s for s, level in peak.levels.items() if level >= 1), key=lambda s: -peak.levels[s])
-        per_day = self.history[streams[0]].per_day(peak.scores[streams[0]])
+        per_day = self.history.per_day(peak.score)
         return Alarm(
             onset_s=episode.onset_s,
             duration_s=episode.last_s - episode.onset_s,
             score=peak.level,
-            streams=tuple(streams),
+            streams=peak.streams,
             regions=peak.regions,
             per_day=per_day,
-            extrapolated=per_day * self.history[streams[0]].span_s < DAY_S,
+            extrapolated=per_day * self.history.span_s < DAY_S,
             ended=ended,
             accepted=accepted,
+            normal=peak.normal,
         )
 
     def _peak_now(self) -> _Peak:
         assert self._peak is not None, "an alarm has a peak"
         return self._peak
 
-    def _unusual_cells(self) -> NDArray[np.bool_]:
-        """bool (T,): cells that alone are past half-way to the alarm limit of a stream."""
-        unusual = np.zeros(len(self._points), bool)
-        for stream, (usual, limit) in self._limits().items():
-            unusual |= np.sqrt(self._cells[stream]) >= (usual + limit) / 2
-        return unusual
+    def _describe_peak(self, surprise: Surprise, least: float) -> _Peak:
+        place = surprise.place
+        shares = {stream: float(part[place]) for stream, part in surprise.parts.items()}
+        largest = max(shares.values())
+        streams = sorted((s for s, share in shares.items() if share >= largest / 2), key=lambda s: -shares[s])
+        unusual = surprise.total >= min(least, 0.6 * float(surprise.total.max()))
+        _, boxes = large_components(unusual)
+        regions = sorted(merge_close(boxes), key=lambda box: not _holds(box, place))
+        return _Peak(self._level, surprise.score, tuple(streams), tuple(regions), self._normal_at(place, streams[0]))
 
-    def _regions(self) -> tuple[CellBox, ...]:
-        _, boxes = large_components(self._unusual_cells().reshape(self.grid))
-        return tuple(merge_close(boxes))
+    def _normal_at(self, place: tuple[int, int], stream: Stream) -> str:
+        assert self._look is not None
+        if stream is Stream.DWELL:
+            x, y = self._look.places[place]
+            row, col = (int(np.clip(round(float(v)), 0, n - 1)) for v, n in ((y, self.grid[0]), (x, self.grid[1])))
+            longest = float(self.normal.dwell.longest.reshape(self.grid)[row, col])
+            return f"things stay here for at most {longest:.0f} s" if longest >= 1 else "nothing ever stays here"
+        speed, (x, y), share = self.normal.motion.at(*place, self._look.hour)
+        if share < 0.005:
+            return "nothing moves here at this hour"
+        way = ("right" if x > 0 else "left") if abs(x) >= abs(y) else ("down" if y > 0 else "up")
+        crossing_s = SHAPE[1] / max(speed, 1e-3)
+        return (
+            f"something moves here {100 * share:.0f} % of the time at this hour, mostly {way}, "
+            f"as fast as would cross the picture in {crossing_s:.0f} s"
+        )
 
-    def _learn(self, scores: dict[Stream, float], now_s: float, dt_s: float, *, normal: bool) -> None:
+    def _wait(self, look: Look, surprise: Surprise, now_s: float, *, normal: bool) -> None:
         """Keep this moment until it is known that no alarm began in it, and learn the moments that are old enough."""
         if not normal:
             self._waiting.clear()
-            self._open_scores.clear()
-            self._open_over = np.zeros_like(self._open_over)
-            self._open_s = 0.0
+            self._forget_open()
             return
-        if self._velocity is None:
-            scores = {stream: score for stream, score in scores.items() if stream is not Stream.MOTION}
-        if self.dwell.unsettled.any():  # how long it stays is learned when it is over
-            scores = {stream: score for stream, score in scores.items() if stream is not Stream.DWELL}
-        for stream, score in scores.items():
-            self._open_scores[stream] = max(score, self._open_scores.get(stream, score))
-        self._open_over = np.maximum(self._open_over, self.dwell.over)
-        self._open_s += dt_s
+        self._gather(surprise)
+        self._open_s += min(look.seconds, _LONGEST_STEP_S)
         if self._open_s >= _TICK_S:
-            paused = self.dwell.unsettled & (self.dwell.stayed < self.settings.accept_after_s)
-            moment = _Moment(
-                now_s, self._open_s, self._points.copy(), self._velocity, self._open_over, paused, self._open_scores
-            )
-            self._waiting.append(moment)
-            self._open_s, self._open_scores, self._open_over = 0.0, {}, np.zeros_like(self._open_over)
+            self._waiting.append(self._close(look, now_s))
         while self._waiting and self._waiting[0].at_s <= now_s - self.settings.delay_s:
             self._learn_moment(self._waiting.popleft())
 
+    def _gather(self, surprise: Surprise) -> None:
+        for stream, score in surprise.raw.items():
+            self._open_scores[stream] = max(score, self._open_scores.get(stream, score))
+        self._open_score = max(self._open_score, surprise.score)
+        self._open_over = np.maximum(self._open_over, self.normal.dwell.over)
+
+    def _close(self, look: Look, now_s: float) -> _Moment:
+        """What was gathered since the last tick, as one moment."""
+        dwell = self.normal.dwell
+        paused = dwell.unsettled & (dwell.stayed < self.settings.accept_after_s)
+        scores = dict(self._open_scores)
+        if dwell.unsettled.any():  # how long it stays is learned when it is over
+            del scores[Stream.DWELL]
+        moment = _Moment(
+            now_s,
+            self._open_s,
+            self.seen(),
+            look.residual.copy(),
+            self._open_over,
+            paused,
+            scores,
+            self._open_score,
+        )
+        self._forget_open()
+        return moment
+
+    def _forget_open(self) -> None:
+        self._open_s, self._open_score = 0.0, 0.0
+        self._open_scores = {}
+        self._open_over = np.zeros_like(self._open_over)
+
     def _learn_moment(self, moment: _Moment) -> None:
-        age_s = self.settings.age_s
-        self.appearance.learn(moment.points, moment.dt_s, age_s, self._counted, moment.paused)
-        if moment.velocity is not None:
-            self.motion.learn(moment.velocity, moment.dt_s, age_s)
-        self.dwell.learn(moment.over, moment.dt_s, age_s)
-        self.learned_s += moment.dt_s
+        age_s, dt_s, normal = self.settings.age_s, moment.dt_s, self.normal
+        normal.learn_noise(moment.residual, dt_s)
+        normal.appearance.learn(moment.seen.points, dt_s, age_s, moment.paused)
+        if moment.seen.movement is not None:
+            normal.motion.learn(moment.seen.movement, dt_s, age_s, moment.seen.hour)
+        normal.dwell.learn(moment.over, dt_s, age_s)
+        self.learned_s += dt_s
+        span_s = _HISTORY_SHARE * self.learned_s
         for stream, score in moment.scores.items():
-            self.history[stream].add(score, moment.dt_s, span_s=_HISTORY_SHARE * self.learned_s)
+            self.stream_history[stream].add(score, dt_s, span_s=span_s)
+        self.history.add(moment.score, dt_s, span_s=span_s)
+
+
+def _finite(value: float) -> float:
+    return value if value < inf else 0.0
+
+
+def _holds(box: CellBox, place: tuple[int, int]) -> bool:
+    return box[0] <= place[1] < box[0] + box[2] and box[1] <= place[0] < box[1] + box[3]

@@ -15,7 +15,7 @@ from agent.insight.anomaly import AnomalyModel, Stream
 from agent.insight.rarity import ScoreHistory
 from config.errors import ConfigError, CorruptInput
 
-_VERSION = 2
+_VERSION = 3
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -28,17 +28,16 @@ def snapshot(model: AnomalyModel, model_name: str, now_s: float) -> dict[str, ND
         "grid": np.array(model.grid),
         "dim": np.array(model.dim),
         "learned_s": np.array(model.learned_s),
-        "signs": model.signs,
-        "seconds": model.appearance.seconds,
-        "mean": model.appearance.mean,
-        "variance": model.appearance.variance,
-        "motion_seconds": model.motion.seconds,
-        "motion_moments": model.motion.moments,
-        "dwell_longest": model.dwell.longest,
     }
-    for stream, history in model.history.items():
-        arrays[f"{stream.value}_blocks"] = np.array(history.blocks, np.float64)
-        arrays[f"{stream.value}_alarms"] = np.array([(now_s - at, s) for at, s in history.alarms]).reshape(-1, 2)
+    for name, (owner, attribute) in _parts(model).items():
+        arrays[name] = np.asarray(getattr(owner, attribute))
+    memory = model.normal.appearance.memory
+    arrays["memory_counts"] = np.array([len(row) for row in memory.rows], np.float32)
+    arrays["memory_radii"] = np.array(memory.radii, np.float32)
+    arrays["memory_rows"] = np.concatenate([row for row in memory.rows if len(row)] or [_no_rows(model)])
+    for name, history in _histories(model).items():
+        arrays[f"{name}_blocks"] = np.array(history.blocks, np.float64)
+        arrays[f"{name}_alarms"] = np.array([(now_s - at, s) for at, s in history.alarms]).reshape(-1, 2)
     return {name: array.copy() for name, array in arrays.items()}
 
 
@@ -96,33 +95,62 @@ def load_or_relearn(path: Path, model: AnomalyModel, model_name: str, now_s: flo
     return None
 
 
+def _parts(model: AnomalyModel) -> dict[str, tuple[object, str]]:
+    """Name in the file → whose attribute it is. Arrays have a fixed shape, numbers none."""
+    normal = model.normal
+    return {
+        "signs": (normal, "signs"),
+        "noise": (normal, "noise"),
+        "noise_s": (normal, "seconds"),
+        "place_s": (normal.appearance, "seconds"),
+        "mean": (normal.appearance, "mean"),
+        "variance": (normal.appearance, "variance"),
+        "spread": (normal.appearance, "spread"),
+        "spread_s": (normal.appearance, "spread_s"),
+        "motion_s": (normal.motion, "seconds"),
+        "motion_sums": (normal.motion, "sums"),
+        "hours_s": (normal.motion.hours, "seconds"),
+        "hours_moved": (normal.motion.hours, "moved"),
+        "dwell_longest": (normal.dwell, "longest"),
+    }
+
+
+def _histories(model: AnomalyModel) -> dict[str, ScoreHistory]:
+    return {"total": model.history, **{stream.value: model.stream_history[stream] for stream in Stream}}
+
+
+def _no_rows(model: AnomalyModel) -> NDArray[np.float32]:
+    return np.zeros((0, model.normal.appearance.mean.shape[1] + 1), np.float32)
+
+
 def _restore(path: Path, model: AnomalyModel, arrays: dict[str, NDArray[Any]], now_s: float) -> None:
-    targets: dict[str, tuple[object, str]] = {
-        "signs": (model, "signs"),
-        "seconds": (model.appearance, "seconds"),
-        "mean": (model.appearance, "mean"),
-        "variance": (model.appearance, "variance"),
-        "motion_seconds": (model.motion, "seconds"),
-        "motion_moments": (model.motion, "moments"),
-        "dwell_longest": (model.dwell, "longest"),
-    }
+    parts, memory = _parts(model), model.normal.appearance.memory
     expected: dict[str, tuple[int | None, ...]] = {  # None = any length
-        name: getattr(owner, attribute).shape for name, (owner, attribute) in targets.items()
+        name: np.shape(getattr(owner, attribute)) for name, (owner, attribute) in parts.items()
     }
-    expected["learned_s"] = ()
-    for stream in Stream:
-        expected[f"{stream.value}_blocks"], expected[f"{stream.value}_alarms"] = (None,), (None, 2)
+    expected |= {"learned_s": (), "memory_counts": (model.grid[0],), "memory_radii": (model.grid[0],)}
+    expected["memory_rows"] = (None, _no_rows(model).shape[1])
+    for name in _histories(model):
+        expected[f"{name}_blocks"], expected[f"{name}_alarms"] = (None,), (None, 2)
     for name, shape in expected.items():
         array = arrays.get(name)
         if array is None or array.dtype.kind != "f" or not np.isfinite(array).all():
             raise CorruptInput(f"{path}: the baseline has no usable {name}")
         if len(array.shape) != len(shape) or any(n not in (None, m) for m, n in zip(array.shape, shape, strict=True)):
             raise CorruptInput(f"{path}: {name} of the baseline has the wrong shape {array.shape}, expected {shape}")
-    for name, (owner, attribute) in targets.items():
-        setattr(owner, attribute, arrays[name])
+    ends = np.cumsum(arrays["memory_counts"]).astype(np.int64)
+    if (arrays["memory_counts"] < 0).any() or ends[-1] != len(arrays["memory_rows"]):
+        raise CorruptInput(f"{path}: memory_counts of the baseline don't add up to its rows")
+    for name, (owner, attribute) in parts.items():
+        is_number = isinstance(getattr(owner, attribute), float)
+        setattr(owner, attribute, float(arrays[name]) if is_number else arrays[name])
+    memory.rows = [np.asarray(row, np.float32) for row in np.split(arrays["memory_rows"], ends[:-1])]
+    memory.radii = arrays["memory_radii"].tolist()
     model.learned_s = float(arrays["learned_s"])
-    for stream in Stream:
-        alarms = arrays[f"{stream.value}_alarms"]
-        model.history[stream] = ScoreHistory(
-            arrays[f"{stream.value}_blocks"].tolist(), [(now_s - age_s, score) for age_s, score in alarms.tolist()]
-        )
+    for name in _histories(model):
+        alarms = arrays[f"{name}_alarms"].tolist()
+        restored = ScoreHistory(arrays[f"{name}_blocks"].tolist(), [(now_s - age, score) for age, score in alarms])
+        if name == "total":
+            model.history = restored
+        else:
+            model.stream_history[Stream(name)] = restored

@@ -45,8 +45,8 @@ class Dwell:
         return np.asarray(self.stayed > self.longest + _GRACE_S)
 
     def score(self) -> Floats:
-        """float32 (T,): how many times longer than is usual there something has stayed, squared."""
-        return np.asarray((self.stayed / (self.longest + _GRACE_S)) ** 2, np.float32)
+        """float32 (T,): how many times longer than is usual there something has stayed."""
+        return np.asarray(self.stayed / (self.longest + _GRACE_S), np.float32)
 
     def learn(self, over: Floats, dt_s: float, age_s: float) -> None:
         """Take it for normal that stays of so long (T,) came to an end, at a place beside as well."""

@@ -1,9 +1,9 @@
-"""What tokens have looked like, and roughly where: a coreset of normal ones, and how far a new one is from the nearest.
+"""What has been seen that was unlike its place, and roughly where: a coreset, and how far a token is from the nearest.
 
-The Gaussian of a place (`agent.insight.baseline.Appearance`) knows the place as it mostly is; whoever walks by is far
-from it, and so is whoever drives by. A memory tells them apart (PatchCore, Roth et al. 2022). The nearest is sought in
-the token's own row of the grid and those above and below, where things are about as far from the camera; how far it is
-along the row counts a little as well. So what was seen anywhere at this distance helps a place that has seen little.
+The Gaussian of a place knows the place as it mostly is; whoever walks by is far from it, and so is whoever drives by. A
+memory tells them apart (PatchCore, Roth et al. 2022). The nearest is sought in the token's own row of the grid and
+those above and below, where things are about as far from the camera; how far it is along the row counts a little as
+well. So what was seen anywhere at this distance helps a place that has seen little.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_STEP = 0.004
-"""Squared distance that one place along the row adds; tokens are unit vectors."""
-_RADIUS = 0.02
-"""Squared distance from which a token is worth remembering, until its row is full."""
+_STEP = 1.0
+"""Squared distance, in units of normal spread, that one place along the row adds."""
+_RADIUS = 0.08
+"""Squared distance from which a token is worth remembering, until its row is full; tokens are differences of unit
+vectors."""
 _THINNING = 1.3
-FARTHEST = 2.0
-"""Squared distance of unrelated unit vectors."""
 
 
 class TokenMemory:
@@ -28,36 +27,45 @@ class TokenMemory:
     rows: float32 (n, K + 1) each, the last column being the place along the row. radii: squared distances.
     """
 
-    def __init__(self, grid: tuple[int, int], per_row: int = 512) -> None:
+    def __init__(self, grid: tuple[int, int], per_row: int = 128) -> None:
         self.per_row = per_row
         self.rows: list[Floats] = [np.zeros((0, 0), np.float32) for _ in range(grid[0])]
         self.radii = [_RADIUS] * grid[0]
         self._columns = grid[1]
+        self._white: Floats | None = None
+        self._whitened: list[Floats | None] = [None] * grid[0]
         self._bands: list[tuple[Floats, Floats] | None] = [None] * grid[0]
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
 
-    def distance(self, points: Floats, slots: NDArray[np.int64]) -> Floats:
-        """Squared distance of the tokens (n, K) in `slots` (n,) to the nearest remembered one, at most FARTHEST."""
-        found = np.full(len(points), FARTHEST, np.float32)
+    def measure(self, white: Floats) -> None:
+        """Measure by this (K, K) from now on."""
+        self._white = white
+        self._whitened, self._bands = [None] * len(self.rows), [None] * len(self.rows)
+
+    def distance(self, points: Floats, slots: NDArray[np.int64], farthest: float) -> Floats:
+        """Squared distance of the tokens (n, K), already multiplied by what is measured by, in `slots` (n,) to the
+        nearest remembered one, at most `farthest`."""
+        found = np.full(len(points), farthest, np.float32)
         rows, columns = np.divmod(slots, self._columns)
-        for row in np.unique(rows):
-            band, squares = self._band(row)
+        for row in np.unique(rows):  # of the grid: at most as many as it has, not as many as tokens
+            band, squares = self._band(int(row))
             if len(band):
                 here = rows == row
-                found[here] = np.minimum(FARTHEST, _to_nearest(_placed(points[here], columns[here]), band, squares))
-        return found
+                found[here] = _to_nearest(_placed(points[here], columns[here]), band, squares)
+        return np.asarray(np.minimum(found, farthest), np.float32)
 
     def learn(self, points: Floats, slots: NDArray[np.int64]) -> None:
         """Remember those of the tokens (n, K) in `slots` (n,) that are unlike all remembered ones of their row. A full
         row is thinned by a larger radius."""
         rows, columns = np.divmod(slots, self._columns)
         for row in np.unique(rows):
-            here = rows == row
-            new, old = _placed(points[here], columns[here]), self.rows[row]
+            here, old = rows == row, self.rows[row]
+            new = np.concatenate([points[here], columns[here, None]], axis=1, dtype=np.float32)
             if len(old):
-                new = new[_to_nearest(new, old, np.einsum("nk,nk->n", old, old)) > self.radii[row]]
+                known = old[:, :-1]
+                new = new[_to_nearest(new[:, :-1], known, np.einsum("nk,nk->n", known, known)) > self.radii[row]]
             if not len(new):
                 continue
             kept = _net(new, self.radii[row])
@@ -65,37 +73,45 @@ class TokenMemory:
             while len(kept) > self.per_row:
                 self.radii[row] *= _THINNING
                 kept = _net(kept, self.radii[row])
-            self.rows[row] = kept
-            for near in range(max(0, row - 1), min(len(self.rows), row + 2)):
+            self.rows[row], self._whitened[row] = kept, None
+            for near in range(max(0, int(row) - 1), min(len(self.rows), int(row) + 2)):
                 self._bands[near] = None
 
     def _band(self, row: int) -> tuple[Floats, Floats]:
-        """What is remembered of a row and its neighbours, and the squares of their lengths."""
+        """What is remembered of a row and its neighbours, as it is measured, and the squares of the lengths."""
         band = self._bands[row]
         if band is None:
-            near = [rows for rows in self.rows[max(0, row - 1) : row + 2] if len(rows)]
-            points = np.concatenate(near) if near else self.rows[row]
+            known = [r for r in range(max(0, row - 1), min(len(self.rows), row + 2)) if len(self.rows[r])]
+            points = np.concatenate([self._measured(r) for r in known]) if known else np.zeros((0, 0), np.float32)
             band = self._bands[row] = points, np.einsum("nk,nk->n", points, points)
         return band
 
+    def _measured(self, row: int) -> Floats:
+        whitened = self._whitened[row]
+        if whitened is None:
+            known = self.rows[row]
+            tokens = known[:, :-1] if self._white is None else known[:, :-1] @ self._white
+            whitened = self._whitened[row] = _placed(tokens, known[:, -1])
+        return whitened
 
-def _placed(points: Floats, columns: NDArray[np.int64]) -> Floats:
+
+def _placed(points: Floats, columns: NDArray[np.int64] | Floats) -> Floats:
     return np.concatenate([points, np.float32(_STEP**0.5) * columns[:, None]], axis=1, dtype=np.float32)
 
 
 def _to_nearest(points: Floats, memory: Floats, squares: Floats) -> Floats:
-    """|a − b|² by one product, as exact as distances of unit vectors need."""
+    """|a − b|² by one product, as exact as such distances need."""
     own = np.einsum("nk,nk->n", points, points)
     return np.asarray(np.maximum(0, own + (squares - 2 * points @ memory.T).min(axis=1)), np.float32)
 
 
 def _net(points: Floats, radius: float) -> Floats:
-    """Points in their order, without those within `radius` of one that is kept."""
-    kept = np.zeros(len(points), bool)
-    free = np.ones(len(points), bool)
+    """Points in their order, without those within `radius` of one that is kept; the place along the row is no part of
+    the distance."""
+    kept, free, tokens = np.zeros(len(points), bool), np.ones(len(points), bool), points[:, :-1]
     for i in range(len(points)):
         if free[i]:
             kept[i] = True
-            away = points[i:] - points[i]
+            away = tokens[i:] - tokens[i]
             free[i:] &= np.einsum("nk,nk->n", away, away) > radius
     return points[kept]

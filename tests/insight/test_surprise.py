@@ -7,101 +7,134 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.insight.memory import FARTHEST, TokenMemory
-from agent.insight.movement import CELL_PX, UsualMovement, cells_of_flow, movement
-from agent.insight.surprise import Judge, Look, Sense, calibrate, learn
+from agent.insight.anomaly import AnomalyModel
+from agent.insight.hours import MovingHours
+from agent.insight.memory import TokenMemory
+from agent.insight.movement import SHAPE, STILL, UsualMovement, cells_of_flow
+from agent.insight.surprise import Look, Stream, Surprise
 from vpi_ops.interface import FlowField
 
-GRID, SHAPE, WIDTH, FPS = (5, 8), (20, 32), 12, 10
+GRID, WIDTH, FPS = (5, 8), 24, 10
+CELL = 4
 _RNG = np.random.default_rng(3)
 EMPTY = _RNG.standard_normal((GRID[0] * GRID[1], WIDTH)).astype(np.float32)
 EMPTY /= np.linalg.norm(EMPTY, axis=1, keepdims=True)
 WALKER, CART = (v / np.linalg.norm(v) for v in _RNG.standard_normal((2, WIDTH)).astype(np.float32))
-AT = np.dstack(np.meshgrid((np.arange(32) + 0.5) / 4 - 0.5, (np.arange(20) + 0.5) / 4 - 0.5)).astype(np.float32)
+AT = np.dstack(
+    np.meshgrid((np.arange(SHAPE[1]) + 0.5) * 8 / SHAPE[1] - 0.5, (np.arange(SHAPE[0]) + 0.5) * 5 / SHAPE[0] - 0.5)
+).astype(np.float32)
+WIDE, HIGH = SHAPE[1] * CELL, SHAPE[0] * CELL
 
 
-def flow_of(x: float, y: float, px: float, size: tuple[int, int] = (16, 20)) -> np.ndarray:
-    """Backward flow of something of `size` px whose middle is at (x, y), moving right by `px` a frame."""
-    flow = np.zeros((SHAPE[0] * CELL_PX, SHAPE[1] * CELL_PX, 2), np.float32)
+def flow_of(x: float, y: float, px: float) -> FlowField:
+    """Backward flow of something whose middle is at (x, y), moving right by `px` a frame; large when it is near."""
+    size = (24, 36) if y < 100 else (60, 60)
+    flow = np.zeros((HIGH, WIDE, 2), np.float32)
     left, top = round(x - size[0] / 2), round(y - size[1] / 2)
     flow[max(0, top) : top + size[1], max(0, left) : left + size[0], 0] = -px
-    return flow
+    return FlowField(flow, (1.0, 1.0))
 
 
-def look(x: float, y: float, px: float, token: np.ndarray) -> Look:
-    points, fresh = EMPTY.copy(), np.ones(len(EMPTY), bool)
-    slot = min(4, max(0, int(y // 16))) * GRID[1] + min(7, max(0, int(x // 16)))
-    points[slot] = token
-    cells = cells_of_flow(FlowField(flow_of(x, y, px), (1.0, 1.0)))
-    return Look(points, fresh, cells, 1 / FPS)
+def look(x: float, y: float, px: float, token: np.ndarray = WALKER, hour: float = 12.0) -> Look:
+    tokens, moved = EMPTY.copy(), np.zeros(len(EMPTY), bool)
+    slot = min(4, max(0, int(y * 5 / HIGH))) * GRID[1] + min(7, max(0, int(x * 8 / WIDE)))
+    tokens[slot] = token
+    moved[slot] = True
+    cells = cells_of_flow(flow_of(x, y, px)) if px else STILL
+    return Look(tokens, np.ones(len(EMPTY), bool), moved, np.zeros(len(EMPTY), np.float32), cells, 1 / FPS, AT, hour)
 
 
 def walk(y: float, speeds: list[float], token: np.ndarray = WALKER) -> list[Look]:
-    looks, x = [], 8.0
+    looks, x = [], 30.0
     for px in speeds:
         looks.append(look(x, y, px, token))
-        x = 8 + (x + px - 8) % 110
+        x = 30 + (x + px - 30) % (WIDE - 60)
     return looks
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def model() -> AnomalyModel:
     rng = np.random.default_rng(0)
-    far = walk(24, list(rng.uniform(0.8, 1.2, 150)))
-    near = walk(60, list(rng.uniform(2.4, 3.6, 150)))
-    normal = [each for pair in zip(far, near, strict=True) for each in pair]
-    return Judge(learn(normal, AT, GRID), AT, GRID, calibrate(normal, AT, GRID))
+    far = walk(60, list(rng.uniform(0.8, 1.2, 300)))
+    near = walk(170, list(rng.uniform(2.4, 3.6, 300)))
+    model = AnomalyModel(GRID, WIDTH)
+    for pair in zip(far, near, strict=True):
+        for each in pair:
+            model.learn(each)
+    return model
 
 
-def highest(judge: Judge, looks: list[Look]) -> tuple[float, tuple[int, int]]:
-    judge.reset()
-    found = [judge.process(each) for each in looks]
-    return found[-1].score, found[-1].place
+def last(model: AnomalyModel, looks: list[Look]) -> Surprise:
+    model.judge.reset()
+    return [model.examine(each) for each in looks][-1]
 
 
-def test_speed_is_judged_by_what_is_usual_at_that_height_of_the_picture(judge: Judge) -> None:
-    usual = max(highest(judge, walk(24, [1.0] * 8))[0], highest(judge, walk(60, [3.0] * 8))[0])
-    fast, place = highest(judge, walk(24, [3.0] * 8))
-    assert fast > 2 * usual
-    assert abs((place[0] + 0.5) * CELL_PX - 24) <= 12 and abs((place[1] + 0.5) * CELL_PX - (8 + 21)) <= 12
+def test_speed_is_judged_by_what_is_usual_at_that_height_of_the_picture(model: AnomalyModel) -> None:
+    usual = max(last(model, walk(60, [1.0] * 8)).score, last(model, walk(170, [3.0] * 8)).score)
+    fast = last(model, walk(60, [3.0] * 8))
+    assert fast.score > 2 * usual
+    assert abs((fast.place[0] + 0.5) * CELL - 60) <= 24 and abs((fast.place[1] + 0.5) * CELL - 51) <= 24
 
 
-def test_a_stranger_at_a_walkers_speed_is_told_by_his_looks(judge: Judge) -> None:
-    judge.reset()
-    for each in walk(60, [3.0] * 8, CART):
-        stranger = judge.process(each)
-    judge.reset()
-    for each in walk(60, [3.0] * 8):
-        walker = judge.process(each)
-    assert stranger.parts[Sense.APPEARANCE].max() > 2 * walker.parts[Sense.APPEARANCE].max()
-    assert stranger.parts[Sense.MOTION].max() == pytest.approx(walker.parts[Sense.MOTION].max(), rel=1e-5)
+def test_a_stranger_at_a_walkers_speed_is_told_by_his_looks(model: AnomalyModel) -> None:
+    stranger, walker = last(model, walk(170, [3.0] * 8, CART)), last(model, walk(170, [3.0] * 8))
+    assert stranger.parts[Stream.APPEARANCE].max() > 2 * walker.parts[Stream.APPEARANCE].max()
+    assert stranger.parts[Stream.MOTION].max() == pytest.approx(walker.parts[Stream.MOTION].max(), rel=1e-5)
 
 
-def test_evidence_follows_what_moves_and_forgets_what_flickers(judge: Judge) -> None:
-    followed, _ = highest(judge, walk(24, [3.0] * 8))
-    flicker = [look(8 + 100 * (i % 2), 24, 3.0, WALKER) for i in range(8)]
-    assert highest(judge, flicker)[0] < 0.8 * followed
+def test_evidence_follows_what_moves_and_forgets_what_flickers(model: AnomalyModel) -> None:
+    followed = last(model, walk(60, [3.0] * 8)).score
+    flicker = [look(60 + 200 * (i % 2), 60, 3.0) for i in range(8)]
+    assert last(model, flicker).total.max() < 0.8 * followed
 
 
-def test_tokens_that_are_not_fresh_are_not_judged_again(judge: Judge) -> None:
-    judge.reset()
-    judge.process(look(40, 60, 0.0, WALKER))
-    before = judge.strange.copy()
-    stale = look(40, 60, 0.0, CART)
-    judge.process(Look(stale.points, np.zeros_like(stale.fresh), stale.cells, stale.seconds))
-    np.testing.assert_array_equal(judge.strange, before)
+def test_what_vanishes_inside_the_picture_is_still_there_and_what_leaves_is_gone(model: AnomalyModel) -> None:
+    behind = [*walk(60, [4.0] * 8), *(look(280, 170, 0.0) for _ in range(15))]
+    left = [*(look(WIDE - 12 + i, 60, 4.0) for i in range(8)), *(look(280, 170, 0.0) for _ in range(15))]
+    assert last(model, behind).score > 2 * last(model, left).score
+
+
+def test_only_tokens_that_changed_are_judged_and_a_few_in_turn(model: AnomalyModel) -> None:
+    model.judge.reset()
+    model.examine(look(40, 170, 0.0))
+    assert model.judge.scored == len(EMPTY)
+    fresh = np.zeros(len(EMPTY), bool)
+    fresh[[3, 9]] = True
+    seen = look(40, 170, 0.0, CART)
+    for _ in range(5):
+        model.examine(Look(seen.features, fresh, seen.moved, seen.residual, STILL, 0.1, AT))
+        assert model.judge.scored <= 2 + 4
+
+
+def test_rain_is_no_movement_where_nothing_stands_out() -> None:
+    rng = np.random.default_rng(1)
+    model = AnomalyModel(GRID, WIDTH)
+    still, noise = np.zeros(len(EMPTY), bool), np.full(len(EMPTY), 11, np.float32)
+    for _ in range(100):
+        cells = cells_of_flow(FlowField(rng.normal(0, 1, (HIGH, WIDE, 2)).astype(np.float32), (1.0, 1.0)))
+        rain = Look(EMPTY, still, still, noise, cells, 0.1, AT)
+        model.learn(rain)
+    assert model.examine(rain).raw[Stream.MOTION] < 1e-6
 
 
 def test_a_still_picture_moves_nowhere() -> None:
-    seen = movement(np.zeros((*SHAPE, 3), np.float32), 0.1)
-    assert not UsualMovement(SHAPE).surprise(seen).any()
+    usual = UsualMovement()
+    assert not usual.surprise(usual.see(STILL.copy(), 0.1), 12.0).any()
 
 
 def test_speed_is_that_of_the_thing_and_not_of_the_ground_around_it() -> None:
-    seen = movement(cells_of_flow(FlowField(flow_of(64, 40, 2.0), (1.0, 1.0))), 0.1)
-    moving = seen.share > 0
-    assert seen.speed[moving] == pytest.approx(20, rel=1e-3)
-    assert seen.velocity[10, 16] == pytest.approx((20, 0), abs=1e-3)
+    seen = UsualMovement().see(cells_of_flow(flow_of(160, 108, 2.0)), 0.1)
+    assert seen.speed[27, 40] == pytest.approx(5, rel=1e-3)  # 2 px a frame are half a cell, ten times a second
+    assert seen.velocity[27, 40] == pytest.approx((5, 0), abs=1e-3)
+
+
+def test_an_hour_that_was_hardly_seen_borrows_from_its_neighbours_and_a_known_one_does_not() -> None:
+    hours, busy = MovingHours(SHAPE), np.ones(SHAPE, bool)
+    for hour, moves, seconds in ((12, busy, 7200.0), (3, ~busy, 7200.0), (13, ~busy, 60.0)):
+        hours.learn(moves, seconds, 1e9, hour)
+    assert hours.share(12).min() > 0.9 and hours.share(3).max() < 0.01
+    assert hours.share(13).min() > 0.5, "a minute at one o'clock says less than noon"
+    assert hours.rarity(3).min() > 1 and hours.rarity(12).max() == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -112,10 +145,12 @@ def test_a_memory_is_bounded_and_knows_what_it_keeps(seed: int, count: int, per_
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     slots = rng.integers(0, 40, count)
     memory = TokenMemory(GRID, per_row)
-    assert (memory.distance(points, slots) == FARTHEST).all()
+    assert (memory.distance(points, slots, 9.0) == 9).all()
     memory.learn(points, slots)
     assert all(len(row) <= per_row for row in memory.rows)
+    least = TokenMemory(GRID).radii[0]
     for row in np.unique(slots // GRID[1]):
         here = slots // GRID[1] == row
-        thinned = memory.radii[row] > TokenMemory(GRID).radii[row]
-        assert thinned or (memory.distance(points[here], slots[here]) <= memory.radii[row] + 1e-4).all()
+        beside = 8**2  # squared, along the row
+        near = memory.distance(points[here], slots[here], 99.0)
+        assert memory.radii[row] > least or (near <= least + beside + 1e-4).all()
