@@ -49,7 +49,7 @@ class VisionChoice:
 
         try:
             ops = open_ops().ops
-            return ops, DevicePictures(ops.gpu, ops.kernels, ops.frames, preprocessor)
+            return ops, DevicePictures(ops, preprocessor)
         except (ImportError, EngineFault, MemoryError) as error:
             log.error("image operations of a camera run on the CPU", reason=str(error))
             return host_ops(), preprocessor

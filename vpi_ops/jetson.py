@@ -3,8 +3,8 @@
 A frame is handed over to the device once (`jetson_frames`). What host and kernels both use is mapped memory, so nothing
 is copied back; what counts is how often the host waits. For an ordinary frame that is once: the first `residual` after
 a `fill` also queues what is asked next, the difference to the frame before and the histogram, and one wait serves all
-of them. Where the frame before was asked for flow, this one will be: its grey images are made first, and the OFA begins
-while the kernels go on. Corners are the CPU's to find.
+of them. Where flow is expected, because it was asked for at such intervals, grey images are made first, and the OFA
+begins while the kernels go on. Corners are the CPU's to find.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class JetsonOps(HostOps):
         super().__init__(width=width)
         self.gpu, self.kernels, self._dense_flow = gpu, kernels, dense_flow
         self.frames = DeviceFrames(gpu)
-        self.frames.on_new = self._grey_ahead
         self._failed = 0
         self._picture: NDArray[np.uint8] | None = None
         self._out = self._exposure = gpu.mapped((2,), np.float32)
@@ -61,8 +60,9 @@ class JetsonOps(HostOps):
         self._sources, self._warped, self._errors = (np.zeros((0, 0), np.float32) for _ in range(3))
         with gpu.active():
             self._beside: Any = gpu.cuda.Stream(NON_BLOCKING)
-        self._grey_asked = False
-        self._painted: Any = None
+        self._newest: weakref.ref[NDArray[np.uint8]] | None = None
+        self._since_flow = self._flow_gap = 0
+        self._ahead: tuple[Any, Grey, Grey] | None = None
 
     @property
     def traffic(self) -> Counter[str]:
@@ -75,10 +75,9 @@ class JetsonOps(HostOps):
         return self._dense_flow is not None
 
     def analysis(self, image: NDArray[np.uint8]) -> Grey:
-        """Where flow was asked for in the frame before, it is there already."""
-        self._grey_asked = True
-        made = self._grey_of(image)
-        if made is None and (made := self._grey(image)) is None:
+        """Where flow was expected, it is there already."""
+        made = self._made_grey(image)
+        if made is None:
             return super().analysis(image)
         self.gpu.settle()
         return made
@@ -201,6 +200,7 @@ class JetsonOps(HostOps):
         region: tuple[int, int, int, int] | None = None,
     ) -> FlowField:
         """The OFA takes whole images, of one size: a part saves it nothing."""
+        self._flow_gap, self._since_flow = self._since_flow, 0
         whole = self._by_ofa(current, previous)
         if whole is None:
             return super().flow(previous, current, scale, region)
@@ -299,32 +299,41 @@ class JetsonOps(HostOps):
         """Give the memory on the device back. Nothing can be done with frames afterwards."""
         self.frames.close()
 
-    def _grey_ahead(self, image: NDArray[np.uint8]) -> None:
-        """Where the last frame was asked for its grey image, this one will be, too: it is made first of all."""
-        asked, self._grey_asked, self._painted = self._grey_asked, False, None
-        if asked and self._grey(image) is not None:
+    def entered(self, image: NDArray[np.uint8]) -> None:
+        """A frame has come, and is on the device. Flow is asked for in every frame of a motion, or in every so manyth:
+        where it is likely to be, its grey images are made first of all."""
+        before = None if self._newest is None else self._newest()
+        if before is image:
+            return
+        self._newest, self._ahead = weakref.ref(image), None
+        self._since_flow += 1
+        if self._since_flow != self._flow_gap or before is None or self._dense_flow is None:
+            return
+        greys = [self._made_grey(each) for each in (before, image)]
+        if greys[0] is not None and greys[1] is not None:
             with self.gpu.working():
-                self._painted = self.gpu.reached()
+                self._ahead = self.gpu.reached(), greys[0], greys[1]
 
     def _flow_ahead(self) -> None:
-        """The flow engine begins as soon as the grey image is there, while kernels still compare patches. VPI's streams
-        can't wait for CUDA's, so the host does, for no more than that image."""
-        painted, self._painted = self._painted, None
-        if painted is None or self._dense_flow is None or len(self._greys) < 2:
+        """The flow engine begins as soon as grey images are there, while kernels still compare patches. VPI's streams
+        can't wait for CUDA's, so the host does, for no more than these images."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None or self._dense_flow is None:
             return
+        painted, before, grey = ahead
         with self.gpu.working():
             painted.synchronize()
         self.gpu.traffic["syncs"] += 1
         try:
-            self._dense_flow.begin(self._greys[0][1], self._greys[1][1])
+            self._dense_flow.begin(before, grey)
         except Exception as error:  # VPI's errors are of no documented class; it fails again when the flow is asked for
             _log.warning("the OFA can't begin", error=str(error))
 
-    def _grey_of(self, image: NDArray[np.uint8]) -> Grey | None:
-        return next((grey for of, grey in self._greys if of() is image), None)
-
-    def _grey(self, image: NDArray[np.uint8]) -> Grey | None:
-        """The analysis image of a frame, queued; None where the host has to make it."""
+    def _made_grey(self, image: NDArray[np.uint8]) -> Grey | None:
+        """The analysis image of a frame, queued now where it was not; None where the host has to make it."""
+        for of, grey in self._greys:
+            if of() is image:
+                return grey
         place = self.frames.place(image)
         if place is None:
             return None

@@ -34,8 +34,6 @@ class DeviceFrames:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self.on_new: Callable[[Image], None] = lambda image: None
-        """Called with a frame that was handed over just now."""
         self._size = 0
         self._blocks: list[Any] = []
         self._held: list[weakref.ref[Image] | None] = [None] * _KEPT
@@ -66,7 +64,6 @@ class DeviceFrames:
         self._gpu.traffic["frames"] += 1
         self._held[number] = weakref.ref(image)
         self._loads[number] += 1
-        self.on_new(image)
         return number, self._loads[number]
 
     def holds(self, place: tuple[int, int]) -> bool:

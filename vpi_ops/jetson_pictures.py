@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpi_ops.cuda import Kernels, PatchFormat, Sampled
+from vpi_ops.jetson import JetsonOps
 from vpi_ops.jetson_frames import DeviceFrames
 from vpi_ops.jetson_memory import Gpu, MappedPool, lease_of
 from vpi_ops.kernels.resampling import Resampling
@@ -52,10 +53,11 @@ class Preprocessor(Protocol[Place]):
 class DevicePictures(Generic[Place]):
     """Model pictures of one camera. Where the GPU can't make one, the host does, in the same memory."""
 
-    def __init__(self, gpu: Gpu, kernels: Kernels, frames: DeviceFrames, preprocessor: Preprocessor[Place]) -> None:
-        self._gpu, self._kernels, self._frames, self._preprocessor = gpu, kernels, frames, preprocessor
+    def __init__(self, ops: JetsonOps, preprocessor: Preprocessor[Place]) -> None:
+        self._ops, self._preprocessor = ops, preprocessor
+        self._gpu, self._kernels, self._frames = ops.gpu, ops.kernels, ops.frames
         side = preprocessor.image_size
-        self._pool = MappedPool(gpu, (side, side, 3), "pictures")
+        self._pool = MappedPool(ops.gpu, (side, side, 3), "pictures")
 
     def placement(self, frame_size: tuple[int, int]) -> Place:
         return self._preprocessor.placement(frame_size)
@@ -67,6 +69,7 @@ class DevicePictures(Generic[Place]):
         lease = lease_of(picture)
         if place is None or lease is None:
             return self._preprocessor.picture(image, out=picture, crop=crop)
+        self._ops.entered(image)
         height, width = image.shape[:2]
         placement = self._preprocessor.placement((width, height))
         x0, y0, x1, y1 = crop or placement.crop

@@ -56,7 +56,7 @@ def pictures(world: World, model: Model) -> Iterator[Any]:
     from vpi_ops.jetson_pictures import DevicePictures
 
     ops = open_ops().ops
-    yield DevicePictures(ops.gpu, ops.kernels, ops.frames, Preprocessor(model.manifest))
+    yield DevicePictures(ops, Preprocessor(model.manifest))
     ops.close()
     assert not world.machine.stack
 

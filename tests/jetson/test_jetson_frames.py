@@ -26,7 +26,7 @@ def ops(make_ops: Callable[..., Any]) -> Iterator[Any]:
 def pictures(ops: Any) -> Any:
     from vpi_ops.jetson_pictures import DevicePictures
 
-    return DevicePictures(ops.gpu, ops.kernels, ops.frames, Pictures(SIDE))
+    return DevicePictures(ops, Pictures(SIDE))
 
 
 def test_a_picture_in_the_camera_s_ring_reaches_the_gpu_without_the_host(jetson: Any, ops: Any, pictures: Any) -> None:

@@ -50,7 +50,7 @@ def built(jetson: Any) -> Iterator[Callable[[], tuple[TemporalVLM, Any]]]:
 
     def build() -> tuple[TemporalVLM, Any]:
         ops = open_ops().ops
-        pictures = DevicePictures(ops.gpu, ops.kernels, ops.frames, Pictures(SIDE))
+        pictures = DevicePictures(ops, Pictures(SIDE))
         made.append(TemporalVLM(pictures, LinearEncoder(), ops, PATIENT, costs=costs()))
         return made[-1], ops
 
@@ -143,13 +143,14 @@ def test_a_frame_with_motion_waits_for_its_flow_as_well(
     assert not vlm.faults
 
 
-def test_the_flow_engine_begins_while_kernels_still_wait(
-    built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rest", [0, 3])
+def test_where_flow_is_expected_the_engine_begins_while_kernels_still_wait(
+    built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch, rest: int
 ) -> None:
     import vpi
 
     vlm, ops = built()
-    vlm.tune(replace(PATIENT, flow_rest_frames=0))
+    vlm.tune(replace(PATIENT, flow_rest_frames=rest))
     waiting: list[int] = []
     dense = vpi.optflow_dense
 
@@ -158,13 +159,17 @@ def test_the_flow_engine_begins_while_kernels_still_wait(
         return dense(*images, **options)
 
     monkeypatch.setattr(vpi, "optflow_dense", noting)
-    flows = [vlm.process(frame(walk(index), index)).flow for index in range(9)]
-    asked = sum(flow is not None for flow in flows)
-    assert len(waiting) == asked > 2, "a flow that was begun isn't made again"
-    assert waiting[0] == 0 and all(waiting[1:])
-    still = [vlm.process(frame(walk(9).copy(), index)) for index in range(9, 14)]
-    assert len(waiting) == asked + 1 and not vlm.faults, "one is begun in vain when motion ends"
-    assert all(result.flow is None for result in still[1:])
+    beside = []
+    for index in range(4 + 6 * (rest + 1)):
+        if vlm.process(frame(walk(index), index)).flow is not None:
+            beside.append(waiting[-1] > 0)
+    assert beside == [False, False] + [True] * 4, "how often flow is asked for shows at the second time"
+    assert len(waiting) <= len(beside) + 1, "a flow that was begun isn't made again"
+    made, last = len(waiting), walk(index)
+    for number in range(1, 9):
+        vlm.process(frame(last ^ np.uint8(number & 1), index))
+    assert len(waiting) <= made + 1, "one may be begun in vain when motion ends"
+    assert not vlm.faults
 
 
 def test_pictures_that_are_kept_are_not_overwritten_and_the_others_are_used_again(
@@ -190,7 +195,7 @@ def test_memory_on_the_gpu_is_told_by_part_and_all_given_back(jetson: Any) -> No
     gc.collect()
     used = jetson.used
     ops = open_ops().ops
-    pictures = DevicePictures(ops.gpu, ops.kernels, ops.frames, Pictures(SIDE))
+    pictures = DevicePictures(ops, Pictures(SIDE))
     vlm = TemporalVLM(pictures, LinearEncoder(), ops, PATIENT, costs=costs())
     for index in range(8):
         vlm.process(frame(walk(index), index))
