@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakMethod
 
 import structlog
 
@@ -67,7 +68,7 @@ class Camera:
             open_source,
             self._ring,
             retry=Backoff() if retry else None,
-            on_state=self._note,
+            on_state=_weakly(self._note),
             name=f"capture {name}",
             beat=self._beats[0],
         )
@@ -217,3 +218,16 @@ class Camera:
             log.error("camera failed", camera=self.name, reason=state.reason)
             self.reporter.lost(str(state.reason))
             self._on_available(self.name, False)
+
+
+def _weakly(note: Callable[[CaptureState], None]) -> Callable[[CaptureState], None]:
+    """Calls a method without keeping its object alive: a camera that was replaced is gone, with the memory of its model
+    caches, when the last of its threads ends, and not when the collector of cycles comes by."""
+    method = WeakMethod(note)
+
+    def call(state: CaptureState) -> None:
+        alive = method()
+        if alive is not None:
+            alive(state)
+
+    return call

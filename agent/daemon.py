@@ -391,6 +391,7 @@ class Daemon:
         self._tell_switches(camera)
 
     def _camera_gone(self, name: str) -> None:
+        self.metrics.forget(name)
         if self.link is not None:
             self.link.forget_camera(name)
 

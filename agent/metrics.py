@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -139,6 +140,23 @@ class Metrics:
     def watch_text(self, camera: str, said: TextConsistency) -> None:
         """Tell how steady a camera's descriptions are, read when somebody asks."""
         self._measured.said[camera] = said
+
+    def forget(self, camera: str) -> None:
+        """A camera that is no longer configured: its gauges would stand still for ever. Counters stay."""
+        for held in (self._measured.profiles, self._measured.memory, self._measured.said, self._measured.gpu):
+            held.pop(camera, None)
+        for gauge in (
+            self._up,
+            self._last_frame,
+            self._fidelity,
+            self._coherence,
+            self._ghosts,
+            self._flicker,
+            self._flicker_hz,
+            self._anomaly,
+        ):
+            with suppress(KeyError):  # never set
+                gauge.remove(camera)
 
     def watch_loops(self, late: Callable[[], Mapping[str, bool]]) -> None:
         """Tell which loops are late, read when somebody asks."""
