@@ -105,6 +105,8 @@ class CameraBuilder:
         """Engines that were chosen and fail, a sentence each."""
         self._model = load_model(find_model(settings.model))
         self._describer = settings.describer
+        self._spoken: Language | None = None
+        self._stack.callback(self._hush)  # after those who speak with it have ended
         try:
             self.describing = self._open_describing(settings.describer, list(settings.cameras))
             self._runtime = OnnxRuntime(self._model, threads=min(4, os.cpu_count() or 1), spin=False)
@@ -128,7 +130,12 @@ class CameraBuilder:
         log.info("decoder", used=speaking.used, not_taken=speaking.not_taken)
         if speaking.runtime is not None:
             self._desk.metrics.watch_gpu("decoder", speaking.runtime.memory.parts)
-        return None if speaking.runtime is None else speaking.language(self._runtime, self._degrade)
+            self._spoken = speaking.language(self._runtime, self._degrade)
+        return self._spoken
+
+    def _hush(self) -> None:
+        if self._spoken is not None:
+            self._spoken.close()
 
     def _degrade(self, reason: str) -> None:
         """From whatever thread finds it out."""

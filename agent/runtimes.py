@@ -7,11 +7,9 @@ that is missing is named with the command that brings it.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TypeVar
 
 import onnxruntime
 import structlog
@@ -34,7 +32,6 @@ from engines.text.language import Language
 log = structlog.get_logger()
 Has = Callable[[str], bool]
 Tell = Callable[[str], object]
-Made = TypeVar("Made")
 _MISSING = {
     "tensorrt": "TensorRT runs encoder and decoder on the GPU; it comes with NVIDIA JetPack (apt install "
     "python3-libnvinfer; an environment needs --system-site-packages to see it) and is not on this machine.",
@@ -62,8 +59,7 @@ class EncoderChoice:
         except EngineFault as fault:
             tell(f"a camera's encoder runs on ONNX Runtime: {fault}")
             return host()
-        encoder = FallbackEncoder(first, host, tell)
-        return _closing(encoder, first.close)
+        return FallbackEncoder(first, host, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +80,7 @@ class DecoderChoice:
         except EngineFault as fault:
             tell(f"the decoder runs on ONNX Runtime: {fault}")
             return LanguageModel(host)
-        language = FallbackLanguage(first, lambda: LanguageModel(host), tell, NoRoom)
-        return _closing(language, first.close)
-
-
-def _closing(made: Made, close: Callable[[], None]) -> Made:
-    """Memory on the GPU is given back when its user is gone, as when a camera is taken out: PyCUDA frees it only where
-    the context is current. Not at the end of the process, which frees it anyway, maybe without a driver."""
-    weakref.finalize(made, close).atexit = False
-    return made
+        return FallbackLanguage(first, lambda: LanguageModel(host), tell, NoRoom)
 
 
 def installed(module: str) -> bool:

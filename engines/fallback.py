@@ -84,7 +84,8 @@ class FallbackEncoder:
 
 class FallbackLanguage:
     """Implements `Language`. What the first fails to read the second reads, from where the text had come to, so that no
-    answer is lost; after the third failure in a row it reads everything. The second is made when it is first wanted.
+    answer is lost; after the third failure in a row it reads everything, and the first is closed. The second is made
+    when it is first wanted.
     first: raises `no_room` for what it can't hold, which is no failure. tell: is told why, once.
 
     degraded: the same sentence, None as long as all is well. passed_on: texts that the first had no room for.
@@ -127,6 +128,9 @@ class FallbackLanguage:
             self.failed(fault)
             return self.second.read_on(past, room)
 
+    def close(self) -> None:
+        self._first.close()
+
     @property
     def second(self) -> Language:
         with self._lock:
@@ -149,6 +153,7 @@ class FallbackLanguage:
             self.degraded = (
                 f"the decoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
             )
+        self._first.close()
         self._tell(self.degraded)
 
 

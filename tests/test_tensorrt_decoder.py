@@ -188,6 +188,8 @@ def test_when_the_gpu_fails_the_answer_goes_on_and_at_last_it_is_given_up_and_to
     before = world.machine.counts["upload"]
     assert "".join(decoder.generate(features(1), QUESTION, max_tokens=12)) == expected
     assert world.machine.counts["upload"] == before
+    with pytest.raises(EngineFault, match="has been closed"):
+        language.read_on(language.nothing, 4).read(rows(1, 1))
 
 
 def test_logits_that_are_not_finite_are_a_failure_and_nothing_of_them_stays(

@@ -38,6 +38,9 @@ class Entrance:
         """(s, D) of s token ids. Raises EngineFault."""
         return _run(self._embed, {"ids": np.asarray(ids, np.int64)})
 
+    def close(self) -> None:
+        """Nothing is held but memory of the host."""
+
     def _count(self, rows: int) -> None:
         with self._lock:
             self.tokens_read += rows

@@ -36,7 +36,7 @@ class TensorRtLanguage(Entrance):
         return TensorRtReading(self._seat, past, room, self._count)
 
     def close(self) -> None:
-        """Give the memory on the GPU back."""
+        """Give the memory on the GPU back. What is read afterwards raises EngineFault."""
         self._seat.close()
 
 

@@ -80,6 +80,8 @@ class Seat:
         and what `seen` (n, n) lets them see of each other. new (L, 2, Hkv, n, dh) gets their keys and values, and the
         cache has them from then on; None: they are not kept. owner: the text, which nobody else may change."""
         with self._lock, self._gpu.active():
+            if not self._contexts:
+                raise EngineFault("the language model on the GPU has been closed")
             if self._owner is None or self._owner() is not owner:
                 self._load(past)
                 self._owner = weakref.ref(owner)
@@ -108,7 +110,10 @@ class Seat:
             self._stream.synchronize()
 
     def close(self) -> None:
+        """What a GPU that has failed doesn't take back is lost with its context."""
         with self._lock, self._gpu.active():
+            with suppress(EngineFault):
+                self._stream.synchronize()
             self._release()
 
     def _load(self, past: Rows) -> None:
@@ -219,11 +224,13 @@ class Seat:
 
     def _release(self) -> None:
         while self._contexts:
-            self._contexts.pop().execution.close()
+            with suppress(EngineFault):
+                self._contexts.pop().execution.close()
         self._runtime.memory.count("scratch", -self._own, 0)
         self._own = 0
         while self._blocks:
-            self._runtime.memory.free(*self._blocks.pop())
+            with suppress(EngineFault):
+                self._runtime.memory.free(*self._blocks.pop())
 
 
 def lowered(rows: Floats, kept: np.dtype[Any]) -> Rows:

@@ -55,6 +55,10 @@ class Language(Protocol):
         """(s, D) of s token ids."""
         ...
 
+    def close(self) -> None:
+        """Give back what it holds on a GPU; nothing can be read afterwards."""
+        ...
+
     def read_on(self, past: Floats, room: int) -> Reading:
         """Go on from keys and values (L, 2, Hkv, p, dh), which are copied, with room for so many rows more."""
         ...
