@@ -19,6 +19,7 @@ from agent.mqtt.broker import LocalBroker
 from agent.mqtt.commands import Command, CommandError
 from agent.questions.answering import Answering
 from agent.questions.moments import Moments
+from agent.questions.remote import ask_running
 from config.errors import StillwatchError
 from config.settings import Camera, Device, Events, Mqtt, Rule, Settings
 
@@ -141,10 +142,19 @@ def test_a_running_agent_answers_in_parts_and_its_rules_change_and_stay_changed(
             assert "".join(part["text"] for part in parts) == result["result"]["text"] != ""
             assert {message.correlation for message in desk.on("desk/inbox")} == {b"\x01\x02"}
 
+            pieces: list[str] = []
+            settings, config = configured(tmp_path, source, broker.url), tmp_path / "agent.yaml"
+            told = ask_running(settings, config, "Describe the scene.", "front", 0.0, pieces.append)
+            assert "".join(pieces) == told.text != "" and told.lines == []
+            told = ask_running(settings, config, "Is it day?", None, 5.0, pieces.append)
+            assert told.text in ("Yes.", "No.") and all(" yes)" in line for line in told.lines) and told.lines
+            with pytest.raises(StillwatchError, match="no camera 'back'"):
+                ask_running(settings, config, "Is it day?", "back", 0.0, pieces.append)
+
             desk.publish(f"{BASE}/cmd/rules", '{"action": "set", "rule": {"name": "dog", "ask": "Is there a dog?"}}')
             until(lambda: desk.on(f"{BASE}/cmd/rules/result"), "the rules")
-            (told,) = (message.document for message in desk.on(f"{BASE}/cmd/rules/result"))
-            named = {rule["name"]: rule["source"] for rule in told["result"]["rules"]}
+            (listed,) = (message.document for message in desk.on(f"{BASE}/cmd/rules/result"))
+            named = {rule["name"]: rule["source"] for rule in listed["result"]["rules"]}
             assert named == {"person": "file", "dog": "command"}
             until(lambda: "dog" in (desk.last(f"{BASE}/front/rules") or ""), "the rules that the broker keeps")
         finally:
