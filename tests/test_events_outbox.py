@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from events_memory import memory_folder
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -258,6 +258,42 @@ def test_one_agent_a_folder(tmp_path: Path) -> None:
         StateLock(tmp_path)
     first.close()
     StateLock(tmp_path).close()
+
+
+@settings(max_examples=15)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1 << 16)), min_size=2, max_size=8), st.binary(max_size=40))
+def test_a_power_cut_takes_nothing_that_was_accepted(steps: list[tuple[bool, int]], rubbish: bytes) -> None:
+    """What is on the disk when the power goes: all up to the last sync, and any part of what was written since."""
+    with memory_folder() as folder:
+        database, journal = folder / "o.db", folder / "o.db-wal"
+        accepted: list[str] = []
+        before = (b"", b"")
+        with Outbox(database) as outbox:
+            for deliver, cut in steps:
+                after = outbox.append(telling(text="t" * 300), "t")
+                now = (database.read_bytes(), journal.read_bytes())
+                if before[0] == now[0]:  # else the log was copied into the file, after a sync of its own
+                    check_after_power_cut(now[0], now[1][:cut] + before[1][cut:], accepted)
+                    check_after_power_cut(now[0], now[1][: max(cut, len(before[1]))] + rubbish, accepted)
+                accepted.append(after.id)
+                check_after_power_cut(*now, accepted)
+                if deliver:
+                    outbox.delivered([outbox.pending(1)[0].row])
+                    accepted.pop(0)
+                before = (database.read_bytes(), journal.read_bytes())
+
+
+def check_after_power_cut(database: bytes, journal: bytes, accepted: list[str]) -> None:
+    with memory_folder() as folder:
+        (folder / "o.db").write_bytes(database)
+        (folder / "o.db-wal").write_bytes(journal)
+        with Outbox(folder / "o.db") as outbox:
+            assert outbox.damaged is None
+            waiting = [stored.document["id"] for stored in outbox.pending(100)]
+        assert [event_id for event_id in waiting if event_id in accepted] == accepted
+        assert len(waiting) <= len(accepted) + 2, (
+            "the one that was being accepted, and one whose delivery was not noted"
+        )
 
 
 def test_nothing_accepted_is_lost_whenever_the_agent_is_killed() -> None:
