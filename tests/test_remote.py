@@ -161,6 +161,19 @@ def test_while_one_is_applied_the_next_waits_and_garbage_does_not_displace_it(bo
     ]
 
 
+def test_a_flood_of_strangers_is_cut_off_and_the_owner_gets_through(box: Box) -> None:
+    for number in range(1000):
+        box.desk.take(STRANGER.seal(document(number + 1)))
+    box.desk.take(OPS.seal(document(1), "owner"))
+    box.desk.work_off()
+    assert len(box.reports) < 100
+    assert (box.reports[-1].id, box.reports[-1].state) == ("owner", "applied")
+    for number in range(1000):  # of what the owner once sent
+        box.desk.take(OPS.seal(document(1), str(number)))
+    box.desk.work_off()
+    assert len(box.reports) < 300 and len(box.applier.applied) == 1
+
+
 def test_a_change_of_the_file_that_is_being_applied_is_waited_for(box: Box) -> None:
     box.applier.refuse = Refused(409, (("", "another one is being applied"),))
     assert states(box.send(OPS.seal(document(1)))) == ["received"]

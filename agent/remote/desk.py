@@ -86,13 +86,22 @@ class RemoteConfig:
         return self
 
     def take(self, payload: bytes) -> None:
-        """From any thread; never waits. A message beyond so many that wait is lost."""
+        """From any thread; never waits. Beyond so many that wait, strangers' messages are lost, and beyond twice as many
+        any."""
         if not payload or self._closed:
             return  # nothing: somebody has removed what was retained
-        if self._inbox.qsize() >= _WAITING:
+        payload, waiting = payload[: MAX_BYTES + 1], self._inbox.qsize()
+        if waiting >= 2 * _WAITING or (waiting >= _WAITING and not self._is_trusted(payload)):
             log.warning("too many configurations arrive at once; one is passed over")
             return
-        self._inbox.put(payload[: MAX_BYTES + 1])
+        self._inbox.put(payload)
+
+    def _is_trusted(self, payload: bytes) -> bool:
+        try:
+            authentic(payload, self._identity)
+        except Refused:
+            return False
+        return True
 
     def announce(self) -> None:
         """How the last one ended, or that there was none."""
