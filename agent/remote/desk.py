@@ -86,8 +86,8 @@ class RemoteConfig:
         return self
 
     def take(self, payload: bytes) -> None:
-        """From any thread; never waits. Beyond so many that wait, strangers' messages are lost, and beyond twice as many
-        any."""
+        """From any thread; never waits. Beyond so many that wait strangers' messages are lost, beyond twice as many all
+        are."""
         if not payload or self._closed:
             return  # nothing: somebody has removed what was retained
         payload, waiting = payload[: MAX_BYTES + 1], self._inbox.qsize()
