@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 Grey = NDArray[np.uint8]
 
-_CORNERS = 100
+_CORNERS = 64
 _QUALITY = 0.004
 _APART = 14
 _WINDOW = (13, 13)
-_LEVELS = 3
+_LEVELS, _FAR_LEVELS = 1, 3
+"""Pyramid levels above the image: near the guess, and where that is not found, from further away."""
+_FOUND = 0.6
+"""Agreement with which it counts as found."""
 _NEAR_PX = 0.7
 """Corners whose displacement differs by less agree."""
 LEAST_CORNERS = 8
@@ -47,14 +50,21 @@ class Key:
         """Where the picture has gone, in pixels of these images; None when fewer than eight corners can be followed."""
         if len(self._corners) < LEAST_CORNERS:
             return None
+        near = self._found(image, guess, _LEVELS)
+        if near is not None and near.agreement >= _FOUND:
+            return near
+        far = self._found(image, guess, _FAR_LEVELS)
+        return max((each for each in (near, far) if each is not None), key=lambda each: each.agreement, default=None)
+
+    def _found(self, image: Grey, guess: tuple[float, float], levels: int) -> Translation | None:
         start = self._corners + np.array(guess, np.float32)
         ends, status, _ = cv2.calcOpticalFlowPyrLK(
             self._image,
             image,
             self._corners,
-            start.copy(),
+            start,
             winSize=_WINDOW,
-            maxLevel=_LEVELS,
+            maxLevel=levels,
             criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03),
             flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         )
@@ -64,7 +74,8 @@ class Key:
         moves = (at - self._corners[:, 0])[kept]
         if len(moves) < LEAST_CORNERS:
             return None
-        apart = np.abs(moves[:, None] - moves[None]).max(axis=2) < _NEAR_PX
-        cluster = moves[apart[int(apart.sum(axis=1).argmax())]]
+        near_x, near_y = (np.abs(along[:, None] - along) < _NEAR_PX for along in moves.T)
+        agree = near_x & near_y
+        cluster = moves[agree[int(agree.sum(axis=1).argmax())]]
         x, y = np.median(cluster, axis=0)
         return Translation(float(x), float(y), len(cluster) / len(moves))

@@ -20,6 +20,8 @@ _SHARPNESS = 5.0
 _WORTH = 0.04
 """Squared movement, in shares of squared features, from which on it is worth passing on. Towers that were trained on
 partial encodes stay below."""
+_MOST = 96
+"""Refreshed tokens, those that moved most, that are asked; the cost is in proportion to them."""
 _DOUBT = 0.2
 """Weight of "nothing has moved", in refreshed tokens equal to the token itself."""
 
@@ -41,6 +43,9 @@ class DriftTransfer:
             and len(refreshed)
             and float(np.square(movement).sum()) > _WORTH * self._size(given, refreshed)
         ):
+            if len(refreshed) > _MOST:
+                most = np.argsort(-np.einsum("ij,ij->i", movement, movement), kind="stable")[:_MOST]
+                refreshed, movement = refreshed[most], movement[most]
             weights = np.exp(_SHARPNESS * (_likeness(given, refreshed) - 1))
             weights *= self._share / (_DOUBT + weights.sum(axis=1, keepdims=True))
             self._correction += _product(weights, movement)
