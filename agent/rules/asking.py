@@ -21,6 +21,9 @@ Weigh = Callable[[str, NDArray[np.float32], Sequence[str]], NDArray[np.float64]]
 Answered = Callable[[Sequence[float] | None], None]
 """Gets the probabilities, or None when the model failed."""
 
+_MAY_TAKE_S = 60.0
+"""Of a large model, for all rules of a camera; a loop that is silent for longer than that is looked after."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -75,7 +78,7 @@ class Asking:
                 if self._closed:
                     return
                 asked = self._waiting.popleft()
-                self._beat.beat()
+                self._beat.beat(_MAY_TAKE_S)
             self._answer(asked)
 
     def _answer(self, asked: _Asked) -> None:

@@ -35,7 +35,7 @@ class Attendant:
 
     @property
     def followers(self) -> tuple[Follower, ...]:
-        return (self.moments,) if self.mute else (self.rules, self.moments)
+        return () if self.mute else (self.rules, self.moments)
 
 
 def answers_of(decoder: Decoder, camera: str) -> tuple[Say, Weigh]:
