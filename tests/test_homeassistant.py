@@ -69,7 +69,8 @@ def test_a_camera_is_a_device_behind_the_box_with_everything_one_wants_to_see() 
         f"{BASE}/availability",
         f"{BASE}/front/availability",
     ]
-    assert "alert_image" not in documents("front", images=False)[FRONT]["components"]
+    without = documents("front", images=False)[FRONT]["components"]
+    assert without["alert_image"] == without["snapshot_image"] == {"platform": "image"}, "they are removed"
 
 
 def test_the_templates_read_what_is_published() -> None:

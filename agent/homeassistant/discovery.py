@@ -118,13 +118,14 @@ class Discovery:
             "learning": _entity("binary_sensor", "Learning", state, "'ON' if value_json.learning else 'OFF'"),
             "muted": {**_entity("sensor", "Muted until", state, "value_json.muted_until"), "device_class": "timestamp"},
         }
-        if self._images:
-            components["alert_image"] = self._image("Last alert", t.image(camera, ALERT_IMAGE))
-            components["snapshot_image"] = self._image("Last snapshot", t.image(camera, ASKED_IMAGE))
+        components["alert_image"] = self._image("Last alert", t.image(camera, ALERT_IMAGE))
+        components["snapshot_image"] = self._image("Last snapshot", t.image(camera, ASKED_IMAGE))
         about = {"identifiers": [device], "name": camera, "model": "Camera", "via_device": box}
         return self._document(device, about, [t.availability, t.camera_availability(camera)], components)
 
     def _image(self, name: str, topic: str) -> dict[str, Any]:
+        if not self._images:  # an entity that is left out would stay; one without anything but its platform goes
+            return {"platform": "image"}
         return {
             "platform": "image",
             "name": name,
@@ -142,7 +143,10 @@ class Discovery:
             "availability": _available(availability),
             "availability_mode": "all",
             "qos": 1,
-            "components": {key: {**component, "unique_id": f"{device}_{key}"} for key, component in components.items()},
+            "components": {
+                key: {**component, "unique_id": f"{device}_{key}"} if len(component) > 1 else component
+                for key, component in components.items()
+            },
         }
 
 
