@@ -17,7 +17,12 @@ from agent.events.model import AnyEvent, Severity
 from agent.events.outbox import Outbox
 from agent.insight.anomaly import Alarm, Stream
 from agent.insight.change import Change, ChangeKind
+from agent.insight.sight import Sight
 from agent.reporting import CameraReporter
+from agent.rules.camera import Moment
+from agent.rules.firing import Fired
+from agent.rules.telling import RuleTeller
+from config.settings import Rule
 
 FEATURES = np.zeros((4, 2), np.float32)
 FRAME = Frame(np.zeros((36, 64, 3), np.uint8), "front", 7, 5_000_000_000, datetime.now(timezone.utc))
@@ -106,6 +111,26 @@ def test_a_state_that_comes_back_is_not_described_anew_and_the_event_says_what_i
         ("A yard. A red car.", "A red car.", "A dog. A dog."),
         ("A yard. A dog. A dog.", "A dog. A dog.", "A red car."),
     ]
+
+
+def test_a_rule_is_told_with_what_led_to_it_and_ends_with_its_duration_or_a_reason(desk: Desk) -> None:
+    reporter = desk.reporter(words("A person at the door.", "A person at the door."))
+    teller = RuleTeller(reporter)
+    rule = Rule(name="visitor", ask="Is somebody there?", zone="door", severity="high")
+    seen = Sight(FRAME, FEATURES, False, np.ones(4, bool), {}, lambda _tokens: ())
+    teller.began(rule, Fired(1.0, 4.0, 4, 5, 0.93), Moment(seen, state(1), (BOX,), 0.9, 3))
+    desk.settle()
+    teller.ended(rule, Fired(1.0, 9.5, 1, 5, 0.97, over=True), None)
+    teller.began(rule, Fired(21.0, 24.0, 5, 5, 0.93), Moment(seen, state(2), (), 0.9, 4))
+    teller.ended(rule, None, "its schedule has ended")
+    desk.settle()
+    first, ended, last = desk.told[0], desk.told[2], desk.told[-1]
+    assert (first.kind, first.type.value, first.score, first.severity.value) == ("rule", "new", 0.9, "high")
+    assert (first.rule, first.zones, first.regions) == ("visitor", ("door",), (BOX,))  # type: ignore[union-attr]
+    assert first.evidence == {"threshold": 0.5, "yes": 4, "answers": 5, "seen_for_s": 3.0, "asked": 3}
+    assert (ended.id, ended.type.value, ended.duration_s, ended.score) == (first.id, "end", 8.5, 0.97)
+    assert ended.text == "A person at the door." and first.dedupe_key == "front/rule/visitor"
+    assert last.id != first.id and "its schedule has ended" in last.degraded
 
 
 def test_an_alarm_begins_is_described_and_ends_under_one_id(desk: Desk) -> None:
