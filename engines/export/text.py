@@ -55,7 +55,8 @@ def decode_rows(checkpoint: Checkpoint) -> Graph:
 
     Rows see the cache, then each other: the mask has a column for each slot and then one for each row. A row that only
     fills a count must see itself, and what is masked must hold numbers: −∞ added to NaN is NaN. The RMS norm divides by
-    the largest value before it squares, because in half precision 256² is infinite.
+    the largest value before it squares, because in half precision 256² is infinite; queries are scaled before they meet
+    keys.
     """
     g = Graph("decode_rows", checkpoint)
     c = checkpoint.config.text_config
@@ -82,7 +83,7 @@ def _read(g: Graph, x: str, position: str, mask: str, c: TextConfig, kept: Kept,
     for i in range(c.num_hidden_layers):
         layer = f"{TEXT}.layers.{i}"
         h = _rms_norm(g, x, f"{layer}.input_layernorm", c.rms_norm_eps, half)
-        h = _attend(g, h, i, mask, kept, rotation, c)
+        h = _attend(g, h, i, mask, kept, rotation, c, half)
         x = g.op("Add", x, g.linear(h, f"{layer}.self_attn.o_proj"))
         h = _rms_norm(g, x, f"{layer}.post_attention_layernorm", c.rms_norm_eps, half)
         gate = g.linear(h, f"{layer}.mlp.gate_proj")
@@ -100,7 +101,9 @@ def _tied(checkpoint: Checkpoint) -> bool:
     return "lm_head.weight" not in checkpoint
 
 
-def _attend(g: Graph, h: str, i: int, mask: str, kept: Kept, rotation: tuple[str, str], c: TextConfig) -> str:
+def _attend(
+    g: Graph, h: str, i: int, mask: str, kept: Kept, rotation: tuple[str, str], c: TextConfig, half: bool
+) -> str:
     heads, kv_heads, size = c.num_attention_heads, c.kv_heads, c.head_size
     qkv = g.linear(h, *(f"{TEXT}.layers.{i}.self_attn.{part}_proj" for part in "qkv"))
     qkv = g.op("Transpose", g.op("Reshape", qkv, g.constant([-1, heads + 2 * kv_heads, size])), perm=[1, 0, 2])
@@ -110,7 +113,10 @@ def _attend(g: Graph, h: str, i: int, mask: str, kept: Kept, rotation: tuple[str
     # (Hkv, 1, c, dh) against queries (Hkv, group, s, dh): each key head serves its group without being repeated.
     k, v = (g.op("Unsqueeze", x, g.constant([1])) for x in (k, v))
     q = g.op("Reshape", q, g.constant([kv_heads, heads // kv_heads, -1, size]))
-    scores = g.op("Mul", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), g.constant(size**-0.5))
+    if half:  # products of what is scaled first stay smaller
+        scores = g.op("MatMul", g.op("Mul", q, g.constant(size**-0.5)), g.op("Transpose", k, perm=[0, 1, 3, 2]))
+    else:
+        scores = g.op("Mul", g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2])), g.constant(size**-0.5))
     x = g.op("MatMul", g.op("Softmax", g.op("Add", scores, mask), axis=-1), v)
     x = g.op("Transpose", g.op("Reshape", x, g.constant([heads, -1, size])), perm=[1, 0, 2])
     return g.op("Reshape", x, g.constant([-1, heads * size]))
