@@ -64,7 +64,9 @@ def remarks(model: Model, uri: str, seconds: float | None = None) -> Iterator[Re
             if first or news is not None:
                 first = False
                 change.described(result.accumulated)
-                yield Remark(None if single else frame.media_s, decoder.generate(result.accumulated, DESCRIBE))
+                yield Remark(
+                    None if single else frame.media_s, decoder.generate(result.accumulated, DESCRIBE, again=True)
+                )
 
 
 def _frames(source: FrameSource, seconds: float | None) -> Iterator[Frame]:

@@ -147,7 +147,8 @@ class Camera:
         self.reporter.spare_words(rung.words_every_s, reason)
 
     def shed(self, share: float) -> None:
-        """Keep only this share of packets for clips, 0 = none; from any thread."""
+        """Keep only this share of packets for clips and of moments for questions; from any thread."""
+        self.attendant.moments.shed(share)
         if self._packets is not None:
             self._packets.shed(share)
 

@@ -189,6 +189,8 @@ def test_what_was_seen_is_kept_by_change_and_within_its_bytes() -> None:
     assert [moment.start_s for moment in kept] == [16.0, 17.0, 18.0, 19.0]
     assert moments.nbytes == 4 * size
     assert [moment.start_s for moment in moments.since(17.5)] == [18.0, 19.0]
+    moments.shed(0.5)
+    assert [moment.start_s for moment in moments.since(0)] == [18.0, 19.0]
     future = moments.now()
     moments.see(sight(empty, 19.1))
     assert np.allclose(future.result(1).features, empty, atol=0.01)

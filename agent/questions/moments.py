@@ -38,7 +38,7 @@ class Moments:
     """A `Follower` of one camera: `see` from the frame loop, everything else from any thread."""
 
     def __init__(self, *, max_bytes: int = MOST_BYTES) -> None:
-        self._max_bytes = max_bytes
+        self._max_bytes, self._share = max_bytes, 1.0
         self._kept: deque[MomentSeen] = deque()
         self._last: Reference | None = None
         self._next_s = -np.inf
@@ -71,13 +71,18 @@ class Moments:
                 return
             self._last = Reference(unit)
             self._kept.append(_moment(sight))
-            while self._nbytes() > self._max_bytes and len(self._kept) > 1:
-                self._kept.popleft()
+            self._trim()
 
     def interrupted(self, reason: str) -> None:
         """What was seen stays; the next frame is a moment of its own."""
         with self._lock:
             self._last = None
+
+    def shed(self, share: float) -> None:
+        """Hold at most this share of `max_bytes` from now on, and the last moment in any case; from any thread."""
+        with self._lock:
+            self._share = share
+            self._trim()
 
     def now(self) -> Future[MomentSeen]:
         """The next frame that is judged."""
@@ -90,6 +95,10 @@ class Moments:
         """What was seen at or after this time, the oldest first."""
         with self._lock:
             return [moment for moment in self._kept if moment.until_s >= start_s]
+
+    def _trim(self) -> None:
+        while len(self._kept) > 1 and self._nbytes() > self._share * self._max_bytes:
+            self._kept.popleft()
 
     def _nbytes(self) -> int:
         return sum(moment.features.nbytes for moment in self._kept)
