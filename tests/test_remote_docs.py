@@ -45,7 +45,7 @@ def test_the_tour_works_as_printed(tmp_path: Path) -> None:
     """Every command of the tour, in one shell; what it prints is what the page shows, ids and keys apart. Only the port
     is another: that of the page may be in use."""
     blocks = BLOCK.findall(TOUR)
-    assert len(blocks) == 11
+    assert len(blocks) == 12
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
