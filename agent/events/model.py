@@ -335,10 +335,10 @@ class PowerStatus(Document):
 class BoxStatus(Document):
     """`status`: the agent itself. Retained. boot_id changes and seq restarts with every start of the agent.
 
-    degraded: what does not work as it should, as sentences. queue_depth: messages that wait for the broker.
-    dropped: what was lost, by cause. describer: the vision server that gets pictures; null: no pixels leave the box.
-    frame_ms: what frames have taken since the start, by camera. memory: bytes by part, of all cameras together;
-    `resident` is the whole process. power: null on a machine without sensors.
+    backend: what encodes, `cpu` or `tensorrt`. degraded: what does not work as it should, as sentences. queue_depth:
+    messages that wait for the broker. dropped: what was lost, by cause. describer: the vision server that gets
+    pictures; null: no pixels leave the box. frame_ms: what frames have taken since the start, by camera. memory: bytes
+    by part, of all cameras together; `resident` is the whole process. power: null on a machine without sensors.
     """
 
     v: Literal[1] = 1
