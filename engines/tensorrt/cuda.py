@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +77,15 @@ class CudaGpu:
 
     def staging(self, nbytes: int) -> NDArray[Any]:
         with self._faults("page-locked memory"):
-            return np.asarray(self._driver.pagelocked_empty((nbytes,), np.uint8))
+            made = self._driver.pagelocked_empty((nbytes,), np.uint8)
+        lease = _Lease(made.__array_interface__)
+        weakref.finalize(lease, self._unlock, [made]).atexit = False
+        return np.asarray(lease)
+
+    def _unlock(self, kept: list[Any]) -> None:
+        """Give page-locked memory back, in whatever thread the last view of it ends."""
+        with self.active():
+            kept.clear()
 
     def free_bytes(self) -> int:
         with self._faults("cuMemGetInfo"):
@@ -131,6 +140,13 @@ class _Block:
     def free(self) -> None:
         with self.gpu._faults("cuMemFree"):
             self.raw.free()
+
+
+class _Lease:
+    """Stands under an array that is handed out, and ends with it and all its views."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
 
 
 class _Stream:

@@ -245,7 +245,7 @@ class PagelockedHostAllocation:
         if made is None:
             raise MemoryError("cuMemHostAlloc failed: out of memory")
         self._made, self._flags, self._freed = made, flags, False
-        self.__array_interface__ = {
+        self.__array_interface__: dict[str, Any] = {
             "shape": (size,),
             "typestr": "|u1",
             "data": (made.address, False),
@@ -278,21 +278,10 @@ class PagelockedHostAllocation:
 def pagelocked_empty(shape: Any, dtype: Any, order: str = "C", mem_flags: int = 0) -> NDArray[Any]:
     _current()
     kind = np.dtype(dtype)
-    count = int(np.prod(shape))
-    allocation = PagelockedHostAllocation(count * kind.itemsize, mem_flags)
-    made = _Based(shape, kind, buffer=allocation._made.buffer, order=order)  # type: ignore[call-overload]
-    made.pagelocked = allocation
-    return made  # type: ignore[no-any-return]
-
-
-class _Based(np.ndarray):  # type: ignore[type-arg]
-    """An array whose `base` is the allocation, as the C extension makes it; NumPy alone can't set that from Python."""
-
-    pagelocked: PagelockedHostAllocation | None = None
-
-    @property
-    def base(self) -> Any:
-        return self.pagelocked if self.pagelocked is not None else super().base
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else (int(shape),)
+    allocation = PagelockedHostAllocation(int(np.prod(sizes)) * kind.itemsize, mem_flags)
+    allocation.__array_interface__ |= {"shape": sizes, "typestr": kind.str}
+    return np.asarray(allocation)  # whose base is the allocation, as the C extension makes it
 
 
 def memcpy_htod(dest: Any, src: Any) -> None:
