@@ -64,7 +64,10 @@ class TensorRtRuntime:
         self._may_build, self._again = may_build, again
         self.precision = Precision.FP32
         if missing := purpose.missing(model.manifest):
-            raise EngineFault(f"{model.folder}: lacks the graphs {', '.join(missing)}; import the model again")
+            raise EngineFault(
+                f"{model.folder}: lacks the graphs {', '.join(missing)}; import the model again, or write them with "
+                f"`python -m engines.export {model.folder}`"
+            )
         refused = []
         for candidate in precisions(precision, self.release, gpu.capability):
             self.precision = candidate
