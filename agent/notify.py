@@ -1,26 +1,31 @@
 """What systemd is told through $NOTIFY_SOCKET (sd_notify(3)); nothing where there is no systemd.
 
-systemd-python sends it where that is installed; it is one datagram, so nothing is missing without.
+One datagram a message, sent here and not by systemd-python: that one waits for ever when nobody reads, and what watches
+over hangs must not hang itself.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import time
-from collections.abc import Callable
+
+_PATIENCE_S = 1.0
 
 
 def notify(*lines: str) -> bool:
-    """Send assignments such as `STATUS=…` in one message. False when nobody listens."""
+    """Send assignments such as `STATUS=…` in one message. False when nobody listens, or reads. An address that begins
+    with `@` is abstract: it is no file."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    try:
-        return _send("\n".join(lines))
-    except OSError:
-        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(_PATIENCE_S)
+        try:
+            sender.sendto("\n".join(lines).encode(), address.replace("@", "\0", 1))
+        except OSError:
+            return False
+    return True
 
 
 def extend_start(seconds: float) -> bool:
@@ -74,21 +79,3 @@ def watchdog_s() -> float | None:
     except ValueError:
         return None
     return microseconds / 1e6 if microseconds > 0 else None
-
-
-def _sender() -> Callable[[str], bool]:
-    try:
-        sent: Callable[[str], bool] = importlib.import_module("systemd.daemon").notify
-    except (ImportError, AttributeError):
-        return _send_datagram
-    return sent
-
-
-def _send_datagram(message: str) -> bool:
-    """Raises OSError. An address that begins with `@` is abstract: it is no file."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(message.encode(), os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
-    return True
-
-
-_send = _sender()

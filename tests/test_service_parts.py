@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ from agent.service.memory import SHARES, Ladder, MemoryGuard, cgroup_limit
 from agent.service.progress import Progress
 from agent.service.watchdog import Watchdog
 from config.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
 
 
 class Clock:
@@ -357,3 +361,21 @@ def test_the_oldest_event_that_waits_dates_the_outbox(tmp_path: Path) -> None:
         assert outbox.oldest() == 100.0
         outbox.delivered([stored.row for stored in outbox.pending(10)])
         assert outbox.oldest() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_agent_above_its_limit_sheds_says_so_and_ends_in_order(tmp_path: Path) -> None:
+    listener = NotifySocket()  # whose queue is full after ten messages: nobody reads before the end
+    command = [sys.executable, "-m", "agent.cli", "run", "--source", "scene:street?fps=5", "--state", str(tmp_path)]
+    environment = {**os.environ, "NOTIFY_SOCKET": listener.address, "STILLWATCH_LIMITS__MEMORY_MB": "100"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
+    said: list[tuple[str, ...]] = []
+    while (message := listener.receive(0.1)) is not None:
+        said.append(message)
+    listener.close()
+    assert done.returncode == 1, done.stderr[-2000:]
+    steps = [json.loads(line) for line in done.stderr.splitlines() if "memory is short" in line and line[0] == "{"]
+    assert [entry["step"] for entry in steps] == [1, 2]
+    assert "limits.memory_mb" in done.stderr.splitlines()[-1]
+    assert ("READY=1",) in said

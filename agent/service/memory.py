@@ -109,7 +109,7 @@ class MemoryGuard:
         self._metrics.memory(self._limit, step)
         if step > before:
             give_back()
-            log.warning("memory is short", step=step, taken_mb=taken // 10**6, limit_mb=self._limit // 10**6)
+            log.warning(self.trouble, step=step, taken_mb=taken // 10**6)
         elif step < before:
             log.info("memory allows more again", step=step, taken_mb=taken // 10**6)
         if self._ladder.over and self._supervised and self.end is None:
