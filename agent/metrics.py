@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Protocol
+from weakref import WeakMethod
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -130,8 +131,9 @@ class Metrics:
         self._measured.profiles[camera] = profile
 
     def watch_gpu(self, owner: str, held: Callable[[], Mapping[str, GpuMemory]]) -> None:
-        """Memory on the GPU by part: of a camera's image operations, or of an engine that cameras share."""
-        self._measured.gpu[owner] = held
+        """Memory on the GPU by part: of a camera's image operations, or of an engine that cameras share. held: a method
+        of what lives as long as it does elsewhere."""
+        self._measured.gpu[owner] = WeakMethod(held)
 
     def watch_memory(self, camera: str, sizes: Callable[[], Mapping[str, int]]) -> None:
         """Tell the bytes by part of a camera, read when somebody asks. camera: empty for what all of them share."""
@@ -256,7 +258,7 @@ class _Measured(Collector):
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}
         self.memory: dict[str, Callable[[], Mapping[str, int]]] = {}
-        self.gpu: dict[str, Callable[[], Mapping[str, GpuMemory]]] = {}
+        self.gpu: dict[str, WeakMethod[Callable[[], Mapping[str, GpuMemory]]]] = {}
         self.said: dict[str, TextConsistency] = {}
         self.loops: Callable[[], Mapping[str, bool]] = dict
         self.oldest: Callable[[], float | None] = _nothing
@@ -285,8 +287,9 @@ class _Measured(Collector):
         gpu = GaugeMetricFamily(
             "stillwatch_gpu_memory_bytes", "Memory that the GPU works in.", labels=["owner", "part", "kind"]
         )
-        for owner, held in self.gpu.copy().items():
-            for part, bytes_of in held().items():
+        for owner, method in self.gpu.copy().items():
+            held = method()
+            for part, bytes_of in (held() if held is not None else {}).items():
                 for kind in ("allocated", "reserved", "peak"):
                     gpu.add_metric([owner, part, kind], getattr(bytes_of, kind))
         yield gpu

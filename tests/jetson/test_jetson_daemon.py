@@ -36,6 +36,6 @@ def test_every_camera_encodes_by_the_measured_costs_and_gives_its_memory_back(
         assert held(name, "frames", "peak") == 2 * 160 * 120 * 3 and held(name, "frames", "allocated") == 0
     for part in ("cache", "rows", "inputs", "outputs", "scratch"):
         assert held("encoder", part, "allocated") == 0 < (held("encoder", part, "peak") or 0), part
-    del daemon, towers, registry
+    del daemon, towers
     gc.collect()
     assert not jetson.stack and not jetson.counts["leaked"]
