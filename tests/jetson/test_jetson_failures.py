@@ -167,9 +167,9 @@ def test_a_gpu_that_goes_on_failing_is_given_up_while_the_camera_is_watched_on(f
         assert daemon._fleet.backend == "tensorrt" and not daemon._fleet.troubles
         faults.execute = 10**6
         daemon.cameras["front"].watch._vlm._encoder.reset()  # a still picture asks nothing of the encoder
-        until(lambda: daemon._fleet.troubles, lambda: frames(daemon))
+        until(lambda: any("the encoder failed" in reason for reason in daemon._fleet.troubles), lambda: frames(daemon))
         before = frames(daemon)["front"]
         until(lambda: frames(daemon)["front"] > before + 5, lambda: frames(daemon))
-        (reason,) = daemon._fleet.troubles
-        assert "the encoder failed 3 times in a row" in reason and "simulated failure" in reason
-    assert [log["reason"] for log in logs if log["event"] == "an engine is given up"] == [reason]
+        reason = next(reason for reason in daemon._fleet.troubles if "the encoder failed" in reason)
+        assert "3 times in a row" in reason and "simulated failure" in reason
+    assert reason in [log["reason"] for log in logs if log["event"] == "an engine is given up"]
