@@ -176,6 +176,22 @@ def test_a_camera_that_gives_no_frames_after_all_is_taken_back(daemon: Daemon, t
     until(lambda: not a.done and a.watch.frames, "frames of the camera as it was")
 
 
+def test_a_fault_of_ours_on_the_way_takes_it_back_too(daemon: Daemon) -> None:
+    zones, steps = dict(daemon.applier.settings.cameras["b"].zones), list[Step]()
+
+    def tell(step: Step) -> None:
+        steps.append(step)
+        if step.state == "probation":
+            raise RuntimeError("whoever listens is broken")
+
+    daemon.applier.submit(candidate(daemon, door("b", [[0, 0], [9, 0], [9, 9]])), tell)
+    until(lambda: steps and steps[-1].state in FINAL and not daemon.applier.busy, "the end of the apply")
+    assert steps[-1] == Step("rolled_back", "internal error: RuntimeError; see the log", 500)
+    assert dict(daemon.applier.settings.cameras["b"].zones) == zones
+    b = daemon.cameras["b"]
+    until(lambda: b.watch.frames and not b.done, "frames of the camera as it was")
+
+
 def test_a_camera_comes_and_goes_and_nothing_of_it_stays(daemon: Daemon) -> None:
     up = partial(daemon.metrics.registry.get_sample_value, "stillwatch_camera_up", {"camera": "c"})
     overlay: dict[str, JsonValue] = {"cameras": {"c": {"source": SCENE.format("yard")}}}

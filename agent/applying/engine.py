@@ -1,8 +1,8 @@
 """The engine that applies a configuration to the running agent; `agent.applying.contract` says what it promises.
 
-file, SIGHUP ─┐                                                              ┌─▶ proved ─▶ commit
-              ├─▶ parse ─▶ validate ─▶ check ─▶ stage on disk ─▶ change ─▶ watch
-from afar ────┘        refused, nothing has changed                          └─▶ worse ─▶ change back
+file, SIGHUP ─┐                                                                  ┌─▶ proved ─▶ commit
+              ├─▶ parse ─▶ validate ─▶ check ─▶ stage on disk ─▶ change ─▶ watch ─┤
+from afar ────┘        refused, nothing has changed                              └─▶ worse ─▶ change back
 """
 
 from __future__ import annotations
@@ -10,28 +10,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import structlog
 from pydantic import JsonValue
 
-from agent.applying.checking import Size, check, check_overlay
+from agent.applying.checking import Size
 from agent.applying.contract import Candidate, Plan, Refused, Step
-from agent.applying.differing import needs_agent, plan
+from agent.applying.examining import examine
 from agent.applying.journal import Journal, Record
-from agent.applying.proving import Health, Limits, fault, verdict
+from agent.applying.proving import Health, Limits, prove
 from agent.applying.starting import FILE, MODE, OVERLAY, Start
-from config.errors import ConfigError, InvalidConfig, StillwatchError
-from config.layers import Layers, with_overlay
-from config.loading import validate
+from config.errors import ConfigError, StillwatchError
+from config.layers import Layers
 from config.redact import redact
 from config.settings import Settings
 
 log = structlog.get_logger()
 
 FILE_PROBATION_S = 20.0
-_LOOK_EVERY_S = 0.25
 _SETTLED_S = 60.0
 _AGAIN_S = 900.0
 
@@ -208,27 +205,7 @@ class ApplyEngine:
         )
 
     def _examine(self, record: Record) -> tuple[Settings, Plan]:
-        """The settings of a candidate and what they change. Raises Refused."""
-        check_overlay(record.overlay)
-        try:
-            document = self._layers.document(record.text or "")
-            settings = validate(with_overlay(document, record.overlay, record.version))
-        except InvalidConfig as error:
-            mistakes = tuple(
-                (m.path, f"{m.message} ({m.origin})" if m.origin != document.name else m.message)
-                for m in error.mistakes
-            )
-            raise Refused(400, mistakes) from None
-        except ConfigError as error:
-            raise Refused(400, (("", redact(str(error))),)) from None
-        planned = plan(self._settings, settings)
-        if paths := needs_agent(planned.diff):
-            sentence = "takes effect only when the agent is started again; nothing was applied"
-            raise Refused(422, tuple((path, sentence) for path in paths))
-        if self._safe:
-            planned = replace(planned, restarts=tuple(settings.cameras))
-        check(None if self._safe else self._settings, settings, self._agent.sizes())
-        return settings, planned
+        return examine(record, self._layers, self._settings, self._agent.sizes(), safe=self._safe)
 
     def _reload(self, probation_s: float) -> None:
         committed = self._journal.committed
@@ -274,25 +251,11 @@ class ApplyEngine:
         except OSError as error:
             self._end(tell, Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500))
             return
-        tell(Step("staged", None, 202))
-        tell(Step("applying", None, 202))
-        log.info(
-            "a configuration is being applied",
-            origin="remote" if record.remote else "file",
-            version=record.version,
-            changes=[each.path for each in planned.diff],
-            restarts=planned.restarts,
-        )
-        failure = self._change(settings, planned)
-        if failure is None:
-            tell(Step("probation", None, 202))
-            reason = self._prove(before, probation_s) if planned.restarts else None
-            failure = None if reason is None else Step("rolled_back", reason, 422)
-        if failure is None:
-            try:
-                self._journal.commit(record)
-            except OSError as error:
-                failure = Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500)
+        try:
+            failure = self._attempt(record, settings, planned, before, probation_s, tell)
+        except Exception as error:
+            log.exception("a configuration could not be put in force")
+            failure = Step("rolled_back", f"internal error: {type(error).__name__}; see the log", 500)
         if failure is None:
             self._settings, self._safe = settings, False
             for solved in (MODE, OVERLAY) if record.remote else (MODE, FILE):
@@ -307,17 +270,39 @@ class ApplyEngine:
             log.error("the configuration's files can't be written", reason=str(error))
         self._end(tell, failure)
 
-    def _change(self, settings: Settings, planned: Plan) -> Step | None:
-        """None when it worked."""
-        if not (planned.diff or planned.restarts):
-            return None
+    def _attempt(
+        self,
+        record: Record,
+        settings: Settings,
+        planned: Plan,
+        before: Health,
+        probation_s: float,
+        tell: Callable[[Step], None],
+    ) -> Step | None:
+        """Change, prove, commit; the final step where one of them failed."""
+        tell(Step("staged", None, 202))
+        tell(Step("applying", None, 202))
+        log.info(
+            "a configuration is being applied",
+            origin="remote" if record.remote else "file",
+            version=record.version,
+            changes=[each.path for each in planned.diff],
+            restarts=planned.restarts,
+        )
+        if planned.diff or planned.restarts:
+            try:
+                self._agent.change(settings, strict=True)
+            except StillwatchError as error:
+                return Step("rolled_back", redact(str(error)), 422)
+        tell(Step("probation", None, 202))
+        if planned.restarts:
+            reason = prove(before, self._agent.health, probation_s, self._closing, self._limits, self._monotonic)
+            if reason is not None:
+                return Step("rolled_back", reason, 422)
         try:
-            self._agent.change(settings, strict=True)
-        except StillwatchError as error:
-            return Step("rolled_back", redact(str(error)), 422)
-        except Exception as error:
-            log.exception("a configuration could not be put in force")
-            return Step("rolled_back", f"internal error: {type(error).__name__}; see the log", 500)
+            self._journal.commit(record)
+        except OSError as error:
+            return Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500)
         return None
 
     def _change_back(self) -> None:
@@ -326,25 +311,6 @@ class ApplyEngine:
             self._agent.change(back, strict=False)
         except Exception:  # the rest of the agent goes on
             log.exception("the agent could not go back to its configuration; it does at the next start")
-
-    def _prove(self, before: Health, probation_s: float) -> str | None:
-        """Why the new configuration is worse, None when it isn't."""
-        until = self._monotonic() + probation_s
-        lost_s = None
-        while True:
-            now_s, now = self._monotonic(), self._agent.health()
-            if (found := fault(before, now, self._limits)) is not None:
-                return found
-            away = before.connected and not now.connected
-            lost_s = (lost_s if lost_s is not None else now_s) if away else None
-            if lost_s is not None and now_s - lost_s > self._limits.broker_s:
-                return "the broker was lost"
-            if now_s >= until:
-                found = verdict(before, now, self._limits) if probation_s else None
-                if found is None or now_s >= until + self._limits.fresh_s:  # what has just begun may need a moment
-                    return found
-            if self._closing.wait(_LOOK_EVERY_S):
-                return "the agent was stopped before it was committed"
 
     def _end(self, tell: Callable[[Step], None], step: Step) -> None:
         if step.state == "applied":

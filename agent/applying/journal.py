@@ -134,12 +134,15 @@ class Journal:
         return candidate
 
     def commit(self, candidate: Record) -> None:
-        """The candidate is what runs from now on."""
+        """The candidate is what runs from now on. Raises OSError only when it is not."""
         self._commit_aside(self.committed)
         self._candidate.replace(self._committed)
-        _sync(self._folder)
         self.committed = candidate
-        self._prune()
+        try:
+            _sync(self._folder)
+            self._prune()
+        except OSError as error:
+            log.error("the configuration's files can't be written", reason=error.strerror)
 
     def roll_back(self, candidate: Record, reason: str, code: int) -> None:
         """The candidate is given up."""

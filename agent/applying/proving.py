@@ -5,8 +5,12 @@ A camera that gave no frames before is no reason to go back, one that gave frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+_LOOK_EVERY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,32 @@ class Limits:
     grow: float = 1.5
     grow_bytes: int = 200 * 2**20
     broker_s: float = 10.0
+
+
+def prove(
+    before: Health,
+    health: Callable[[], Health],
+    probation_s: float,
+    closing: threading.Event,
+    limits: Limits,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> str | None:
+    """Look for so long at how it is, 0 = once; why it is worse than before, None when it isn't."""
+    until, lost_s = monotonic() + probation_s, None
+    while True:
+        now_s, now = monotonic(), health()
+        if (found := fault(before, now, limits)) is not None:
+            return found
+        away = before.connected and not now.connected
+        lost_s = (lost_s if lost_s is not None else now_s) if away else None
+        if lost_s is not None and now_s - lost_s > limits.broker_s:
+            return "the broker was lost"
+        if now_s >= until:
+            found = verdict(before, now, limits) if probation_s else None
+            if found is None or now_s >= until + limits.fresh_s:  # what has just begun may need a moment
+                return found
+        if closing.wait(_LOOK_EVERY_S):
+            return "the agent was stopped before it was committed"
 
 
 def fault(before: Health, now: Health, limits: Limits) -> str | None:
