@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.coherence import reckoning
+from agent.coherence.cuts import detectors, token_cosines
 from agent.coherence.noise import PatchNoise
-from agent.coherence.quality import correlation
+from agent.coherence.quality import correlation, flicker
 from agent.coherence.reckoning import NativeReckoning, Reckoning, TokenState
 from agent.coherence.settings import CoherenceSettings
 from agent.coherence.staleness import Staleness
@@ -55,7 +56,7 @@ def test_c_gives_what_numpy_gives(both: tuple[Reckoning, Reckoning], each: float
         stale, coarse = rng.uniform(size=TOKENS) < 0.1, rng.uniform(size=TOKENS) < 0.05
         looks = [r.assess(residual, difference, SETTINGS, each, together) for r in both]
         for name in ("stale", "moving", "threshold", "ratio", "of_noise"):
-            np.testing.assert_array_equal(*(getattr(look, name) for look in looks), err_msg=name)
+            np.testing.assert_array_equal(getattr(looks[0], name), getattr(looks[1], name), err_msg=name)
         expected = [r.expect(look, stale, coarse) for r, look in zip(both, looks, strict=True)]
         np.testing.assert_allclose(expected[0].error, expected[1].error, rtol=1e-6)
         assert expected[0].total == pytest.approx(expected[1].total)
@@ -90,3 +91,22 @@ def test_correlation_is_what_its_formula_says(seed: int) -> None:
     x, y = (each.astype(np.float64).ravel() for each in (a, b))
     covariance = float(((x - x.mean()) * (y - y.mean())).mean())
     assert correlation(a, b) == pytest.approx((covariance + 4) / np.sqrt((x.var() + 4) * (y.var() + 4)), abs=1e-9)
+
+
+@pytest.mark.parametrize("dim", [5, 16, 192, 203])
+def test_products_of_rows_are_what_numpy_makes_of_them(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if host_library() is None:
+        pytest.skip("needs a C compiler")
+    rng = np.random.default_rng(dim)
+    a, b = rng.normal(size=(2, TOKENS, dim)).astype(np.float32)
+    a[3] = 0
+    signs = rng.choice(np.array([-1, 1], np.float32), (2, dim))
+    found = token_cosines(a, b), np.empty((2, TOKENS), np.float32)
+    flicker._project(a, signs, found[1])
+    for module in (detectors, flicker):
+        monkeypatch.setattr(module, "host_library", lambda: None)
+    expected = token_cosines(a, b), np.empty((2, TOKENS), np.float32)
+    flicker._project(a, signs, expected[1])
+    np.testing.assert_allclose(found[0], expected[0], atol=2e-6)
+    np.testing.assert_allclose(found[1], expected[1], atol=2e-5 * dim)
+    assert found[0][3] == 0

@@ -553,3 +553,42 @@ int sums(const u8 *restrict a, const u8 *restrict b, ptrdiff_t n, int64_t *out) 
     memcpy(out, total, sizeof total);
     return DONE;
 }
+
+enum { LANES = 16 };
+
+// agent.coherence.cuts.token_cosines: of rows of n × dim.
+int cosines(const float *restrict a, const float *restrict b, int n, int dim, float *restrict out) {
+    for (int row = 0; row < n; ++row, a += dim, b += dim) {
+        float products[LANES] = {0}, mine[LANES] = {0}, theirs[LANES] = {0};
+        int i = 0;
+        for (; i + LANES <= dim; i += LANES)
+            for (int k = 0; k < LANES; ++k) {
+                products[k] += a[i + k] * b[i + k];
+                mine[k] += a[i + k] * a[i + k];
+                theirs[k] += b[i + k] * b[i + k];
+            }
+        for (int k = 0; i < dim; ++i, ++k) products[k] += a[i] * b[i], mine[k] += a[i] * a[i], theirs[k] += b[i] * b[i];
+        float across = 0, of_a = 0, of_b = 0;
+        for (int k = 0; k < LANES; ++k) across += products[k], of_a += mine[k], of_b += theirs[k];
+        const float norms = sqrtf(of_a * of_b);
+        out[row] = norms > 0 ? across / norms : 0;
+    }
+    return DONE;
+}
+
+// Two scalar products of each row of n × dim, with two rows of signs: out is 2 × n.
+int project(const float *restrict rows, const float *restrict signs, int n, int dim, float *restrict out) {
+    for (int row = 0; row < n; ++row, rows += dim) {
+        float one[LANES] = {0}, other[LANES] = {0};
+        int i = 0;
+        for (; i + LANES <= dim; i += LANES)
+            for (int k = 0; k < LANES; ++k) {
+                one[k] += rows[i + k] * signs[i + k];
+                other[k] += rows[i + k] * signs[dim + i + k];
+            }
+        for (int k = 0; i < dim; ++i, ++k) one[k] += rows[i] * signs[i], other[k] += rows[i] * signs[dim + i];
+        out[row] = out[n + row] = 0;
+        for (int k = 0; k < LANES; ++k) out[row] += one[k], out[n + row] += other[k];
+    }
+    return DONE;
+}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vpi_ops.choice import host_library
+
 Histogram = NDArray[np.float32]
 Features = NDArray[np.float32]
 Distance = Callable[[Histogram, Histogram], float]
@@ -94,6 +96,12 @@ class CombinedCut:
 
 def token_cosines(a: Features, b: Features) -> Features:
     """Cosine of two token maps (T, D), token by token, float32 (T,); 0 where either is zero."""
+    native = host_library()
+    if native is not None and a.shape == b.shape:
+        a, b = np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
+        found = np.empty(len(a), np.float32)
+        native.cosines(a.ctypes.data, b.ctypes.data, *a.shape, found.ctypes.data)
+        return found
     across = np.einsum("ij,ij->i", a, b)
     norms = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
     cosines: Features = np.divide(across, norms, out=np.zeros_like(across), where=norms > 0)

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vpi_ops.choice import host_library
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Slots = NDArray[np.int64]
@@ -82,9 +84,7 @@ class FlickerDetector:
         if again and self._count:
             self._ring[at] = self._ring[at - 1]
         else:
-            for row, signs in zip(self._ring[at], self._project, strict=True):
-                # One product at a time, and no BLAS: its threads would fight with the inference runtime's.
-                np.einsum("td,d->t", features, signs, out=row)
+            _project(features, self._project, self._ring[at])
         self._times[at] = now_s
         self._count += 1
         if self._count < len(self._times) or self._count % (len(self._times) // 2):
@@ -120,6 +120,18 @@ class FlickerDetector:
     def _by_token(self, values: Floats) -> Floats:
         """Mean over the projections: (k, projections · T) → (k, T)."""
         return np.asarray(values.reshape(len(values), _PROJECTIONS, -1).mean(axis=1), np.float32)
+
+
+def _project(features: Floats, signs: Floats, out: Floats) -> None:
+    """Scalar products of features (T, D) with each row of signs (2, D), into `out` (2, T). No BLAS: its threads would
+    fight with the inference runtime's."""
+    native = host_library()
+    if native is None:
+        for row, along in zip(out, signs, strict=True):
+            np.einsum("td,d->t", features, along, out=row)
+    else:
+        features = np.ascontiguousarray(features, np.float32)
+        native.project(features.ctypes.data, signs.ctypes.data, *features.shape, out.ctypes.data)
 
 
 def _evenly(values: Floats, times: Doubles) -> Floats:
