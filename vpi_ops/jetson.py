@@ -3,17 +3,14 @@
 A frame is handed over to the device once (`jetson_frames`). What host and kernels both use is mapped memory, so nothing
 is copied back; what counts is how often the host waits. For an ordinary frame that is once: the first `residual` after
 a `fill` also queues what is asked next, the difference to the frame before and the histogram, and one wait serves all
-of them. Where flow is expected, because it was asked for at such intervals, grey images are made first, and the OFA
-begins while the kernels go on. Corners are the CPU's to find.
+of them. The OFA may begin meanwhile (`jetson_grey`). Corners are the CPU's to find.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +22,9 @@ from vpi_ops.host import Floats, HostOps
 from vpi_ops.interface import FlowField, Held, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
 from vpi_ops.jetson_frames import DeviceFrames
-from vpi_ops.jetson_memory import NON_BLOCKING, Gpu, MappedPool, open_gpu
-from vpi_ops.kernels.resampling import Resampling
-
-Grey = NDArray[np.uint8]
+from vpi_ops.jetson_grey import Grey, GreyImages
+from vpi_ops.jetson_memory import NON_BLOCKING, Gpu, open_gpu
+from vpi_ops.jetson_tokens import TokenMaps
 
 _BINS = 512
 _GIVE_UP_AFTER = 3
@@ -44,8 +40,10 @@ class JetsonOps(HostOps):
 
     def __init__(self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320) -> None:
         super().__init__(width=width)
-        self.gpu, self.kernels, self._dense_flow = gpu, kernels, dense_flow
+        self.gpu, self.kernels = gpu, kernels
         self.frames = DeviceFrames(gpu)
+        self.greys = GreyImages(gpu, kernels, self.frames, dense_flow, width=width)
+        self._maps = TokenMaps(gpu, kernels)
         self._failed = 0
         self._picture: NDArray[np.uint8] | None = None
         self._out = self._exposure = gpu.mapped((2,), np.float32)
@@ -53,16 +51,10 @@ class JetsonOps(HostOps):
         self._filled: tuple[PatchPyramid | None, PatchPyramid | None] = (None, None)
         self._asked = True
         self._known: dict[tuple[int, ...], Floats] = {}
-        self._greys: deque[tuple[weakref.ref[Grey], Grey]] = deque(maxlen=2)
-        self._grey_pool: MappedPool | None = None
         self._fields: Floats | None = None
-        self._alpha = self._out[:0]
-        self._sources, self._warped, self._errors = (np.zeros((0, 0), np.float32) for _ in range(3))
+        self._errors = np.zeros((0, 0), np.float32)
         with gpu.active():
             self._beside: Any = gpu.cuda.Stream(NON_BLOCKING)
-        self._newest: weakref.ref[NDArray[np.uint8]] | None = None
-        self._since_flow = self._flow_gap = 0
-        self._ahead: tuple[Any, Grey, Grey] | None = None
 
     @property
     def traffic(self) -> Counter[str]:
@@ -72,11 +64,11 @@ class JetsonOps(HostOps):
     @property
     def uses_ofa(self) -> bool:
         """Whether flow still comes from the OFA."""
-        return self._dense_flow is not None
+        return self.greys.engine is not None
 
     def analysis(self, image: NDArray[np.uint8]) -> Grey:
         """Where flow was expected, it is there already."""
-        made = self._made_grey(image)
+        made = self.greys.of(image)
         if made is None:
             return super().analysis(image)
         self.gpu.settle()
@@ -139,7 +131,7 @@ class JetsonOps(HostOps):
             if previous is not None:
                 self._moved(current, previous, out + 4 * tokens)
         self.gpu.launched(current, reference, previous)
-        self._flow_ahead()
+        self.greys.begin()
         values = self._read(2 * tokens + _BINS)
         if ahead:
             self._known[id(current),] = values[2 * tokens :]
@@ -200,7 +192,7 @@ class JetsonOps(HostOps):
         region: tuple[int, int, int, int] | None = None,
     ) -> FlowField:
         """The OFA takes whole images, of one size: a part saves it nothing."""
-        self._flow_gap, self._since_flow = self._since_flow, 0
+        self.greys.asked()
         whole = self._by_ofa(current, previous)
         if whole is None:
             return super().flow(previous, current, scale, region)
@@ -234,41 +226,20 @@ class JetsonOps(HostOps):
         return replace(flow, error=np.array(self._errors))
 
     def tokens(self, count: int, dim: int) -> Floats:
-        return self.gpu.mapped((count, dim), np.float32, "tokens")
+        return self._maps.make(count, dim)
 
     def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
         """By the kernel where `values` are of `tokens`."""
-        count, dim = len(source), values.shape[1]
-        address = None if dim % 4 or not count or self.gpu.lost is not None else self.gpu.address(values)
-        if address is None:
-            return super().warp(values, source, grid)
-        if len(self._sources) < count or self._warped.shape[1] != dim:
-            self.gpu.settle()
-            self._sources = self.gpu.mapped((len(values), 2), np.float32, "tokens")
-            self._warped = self.gpu.mapped((len(values), dim), np.float32, "tokens")
-        self._sources[:count] = source
-        with self.gpu.working():
-            at, out = self._at(self._sources), self._at(self._warped)
-            self.kernels.warp(address, grid, dim, at, count, out, 0, self.gpu.stream)
-        self.gpu.launched(values)
-        self.gpu.settle()
-        self.gpu.traffic["readbacks"] += 1
-        return np.array(self._warped[:count])
+        if len(source) and self._maps.here(values):
+            return self._maps.warp(values, source, grid)
+        return super().warp(values, source, grid)
 
     def blend(self, accumulated: Floats, new: Floats, alpha: Floats) -> None:
         """By the kernel where both are of `tokens`."""
-        old, fresh = self.gpu.address(accumulated), self.gpu.address(new)
-        if old is None or fresh is None or new.shape[1] % 4 or self.gpu.lost is not None:
+        if self._maps.here(accumulated, new):
+            self._maps.blend(accumulated, new, alpha)
+        else:
             super().blend(accumulated, new, alpha)
-            return
-        if len(self._alpha) != len(alpha):
-            self._alpha = self.gpu.mapped((len(alpha),), np.float32, "tokens")
-        self._alpha[...] = alpha
-        with self.gpu.working():
-            alphas = self._at(self._alpha)
-            self.kernels.blend(old, fresh, alphas, len(new), new.shape[1], self.gpu.stream, half=False)
-        self.gpu.launched(accumulated, new)
-        self.gpu.settle()
 
     def _follow(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats:
         found = self._by_ofa(image, into)
@@ -276,10 +247,10 @@ class JetsonOps(HostOps):
 
     def _by_ofa(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> Floats | None:
         """None when the OFA can't, or can't any more."""
-        if self._dense_flow is None:
+        if self.greys.engine is None:
             return None
         try:
-            found = self._dense_flow(into, image)
+            found = self.greys.engine(into, image)
         except FlowUnavailable:
             return None
         except Exception as error:  # VPI's errors are of no documented class
@@ -287,7 +258,7 @@ class JetsonOps(HostOps):
             _log.warning("the OFA gives no flow, the CPU computes it", error=str(error), times=self._failed)
             if self._failed >= _GIVE_UP_AFTER:
                 _log.error("flow stays with the CPU until the next start", error=str(error))
-                self._dense_flow = None
+                self.greys.engine = None
             return None
         self._failed = 0
         return found
@@ -298,82 +269,6 @@ class JetsonOps(HostOps):
     def close(self) -> None:
         """Give the memory on the device back. Nothing can be done with frames afterwards."""
         self.frames.close()
-
-    def entered(self, image: NDArray[np.uint8]) -> None:
-        """A frame has come, and is on the device. Flow is asked for in every frame of a motion, or in every so manyth:
-        where it is likely to be, its grey images are made first of all."""
-        before = None if self._newest is None else self._newest()
-        if before is image:
-            return
-        self._newest, self._ahead = weakref.ref(image), None
-        self._since_flow += 1
-        if self._since_flow != self._flow_gap or before is None or self._dense_flow is None:
-            return
-        greys = [self._made_grey(each) for each in (before, image)]
-        if greys[0] is not None and greys[1] is not None:
-            with self.gpu.working():
-                self._ahead = self.gpu.reached(), greys[0], greys[1]
-
-    def _flow_ahead(self) -> None:
-        """The flow engine begins as soon as grey images are there, while kernels still compare patches. VPI's streams
-        can't wait for CUDA's, so the host does, for no more than these images."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None or self._dense_flow is None:
-            return
-        painted, before, grey = ahead
-        with self.gpu.working():
-            painted.synchronize()
-        self.gpu.traffic["syncs"] += 1
-        try:
-            self._dense_flow.begin(before, grey)
-        except Exception as error:  # VPI's errors are of no documented class; it fails again when the flow is asked for
-            _log.warning("the OFA can't begin", error=str(error))
-
-    def _made_grey(self, image: NDArray[np.uint8]) -> Grey | None:
-        """The analysis image of a frame, queued now where it was not; None where the host has to make it."""
-        for of, grey in self._greys:
-            if of() is image:
-                return grey
-        place = self.frames.place(image)
-        if place is None:
-            return None
-        height, width = image.shape[:2]
-        size = (self._width, max(1, round(height * self._width / width))) if width > self._width else (width, height)
-        shape = size[::-1]
-        if self._grey_pool is None or self._grey_pool.shape != shape:
-            self._grey_pool = MappedPool(self.gpu, shape, "grey images")
-        grey = self._grey_pool.take()
-        make = partial(Resampling.interpolating, (width, height), size)
-        sampled = self.frames.sampled(place, width, ("grey", width, height), make)
-        with self.gpu.working():
-            self.kernels.grey(sampled, self._at(grey), size[0], self.gpu.stream)
-        self.gpu.launched(grey)
-        if self._dense_flow is not None:
-            self._dense_flow.prepare(grey, partial(self._paint, place, (width, height), size))
-        self._greys.append((weakref.ref(image), grey))
-        return grey
-
-    def _paint(
-        self,
-        place: tuple[int, int],
-        source: tuple[int, int],
-        size: tuple[int, int],
-        address: int,
-        whole: tuple[int, int],
-        colour: bool,
-    ) -> None:
-        """Write the frame at `place` (width, height), shrunk to `size`, as an image of `whole` for the flow engine."""
-
-        def make() -> Resampling:
-            return Resampling.interpolating(source, size).repeated(whole)
-
-        sampled = self.frames.sampled(place, source[0], ("flow", source, whole), make)
-        with self.gpu.working():
-            if colour:
-                self.kernels.picture(sampled, address, self.gpu.stream)
-            else:
-                self.kernels.grey(sampled, address, whole[0], self.gpu.stream)
-        self.gpu.launched()
 
     def _staged(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A copy of a picture where kernels reach it."""

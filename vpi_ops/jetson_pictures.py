@@ -54,8 +54,8 @@ class DevicePictures(Generic[Place]):
     """Model pictures of one camera. Where the GPU can't make one, the host does, in the same memory."""
 
     def __init__(self, ops: JetsonOps, preprocessor: Preprocessor[Place]) -> None:
-        self._ops, self._preprocessor = ops, preprocessor
-        self._gpu, self._kernels, self._frames = ops.gpu, ops.kernels, ops.frames
+        self._preprocessor = preprocessor
+        self._gpu, self._kernels, self._frames, self._greys = ops.gpu, ops.kernels, ops.frames, ops.greys
         side = preprocessor.image_size
         self._pool = MappedPool(ops.gpu, (side, side, 3), "pictures")
 
@@ -69,7 +69,7 @@ class DevicePictures(Generic[Place]):
         lease = lease_of(picture)
         if place is None or lease is None:
             return self._preprocessor.picture(image, out=picture, crop=crop)
-        self._ops.entered(image)
+        self._greys.entered(image)
         height, width = image.shape[:2]
         placement = self._preprocessor.placement((width, height))
         x0, y0, x1, y1 = crop or placement.crop
