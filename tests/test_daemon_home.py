@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 from homeassistant_rules import check
 from mqtt_world import Subscriber, needs_mosquitto, until
+from pydantic import TypeAdapter
 
+from agent.events.model import EVENT, BoxStatus, CameraRulesState, CameraState, CommandResult, EventForm
 from agent.mqtt.broker import LocalBroker
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +73,35 @@ def state(watcher: Subscriber) -> dict[str, Any]:
     return json.loads(watcher.last(f"{BASE}/front/state") or "{}")  # type: ignore[no-any-return]
 
 
+WORDS = {"availability": {"online", "offline"}, "motion": {"ON", "OFF"}, "analysis/state": {"ON", "OFF"}}
+DOCUMENTS: dict[str, TypeAdapter[Any]] = {
+    **dict.fromkeys(("alert", "change", "health"), EVENT),
+    "event": TypeAdapter(EventForm),
+    "state": TypeAdapter(CameraState),
+    "rules": TypeAdapter(CameraRulesState),
+    "status": TypeAdapter(BoxStatus),
+    "result": TypeAdapter(CommandResult),
+}
+
+
+def check_all(watcher: Subscriber) -> set[str]:
+    """Everything that was published is what docs/mqtt.md and `stillwatch schema` say; returns the leaves that came."""
+    came = set()
+    for message in watcher.messages:
+        leaf = "/".join(message.topic.removeprefix(f"{BASE}/").split("/")[1:]) or message.topic.rpartition("/")[2]
+        ours = message.topic.startswith(f"{BASE}/") and not message.topic.endswith("/set")
+        if not message.payload or not ours or (message.topic.count("/cmd/") and not leaf.endswith("/result")):
+            continue
+        came.add(leaf)
+        if leaf.startswith("image/"):
+            assert message.payload[:2] == b"\xff\xd8", message.topic
+        elif leaf in WORDS:
+            assert message.text in WORDS[leaf], (message.topic, message.text)
+        else:
+            DOCUMENTS[leaf.rpartition("/")[2]].validate_json(message.payload)
+    return came
+
+
 def test_what_a_household_meets(tmp_path: Path) -> None:
     with LocalBroker() as broker, Subscriber(broker.port) as watcher:
         with agent(tmp_path, broker.url):
@@ -104,6 +135,9 @@ def test_what_a_household_meets(tmp_path: Path) -> None:
             watcher.publish(f"{BASE}/cmd/mute", '{"for_s": 0}')
             watcher.publish(f"{BASE}/front/analysis/set", "ON")
             until(lambda: state(watcher)["enabled"] and state(watcher)["muted_until"] is None, "everything as it was")
+        came = check_all(watcher)
+    assert {"alert", "event", "state", "status", "image/alert", "motion", "availability", "analysis/state"} <= came
+    assert {"mute/result", "test-alert/result", "snapshot/result"} <= came
     assert json.loads((tmp_path / "state/cameras.json").read_text()) == {}
 
 
