@@ -271,3 +271,32 @@ def test_the_stand_ins_offer_nothing_that_is_not_known(module: str, listed: str,
         elif name not in surface.get("exceptions", []) and name not in ("Behaviour", "behaviour", "CompileError"):
             extra.append(name)
     assert extra == []
+
+
+@pytest.mark.parametrize("release", ["8.6.2", "10.3.0", "11.4.0"])
+def test_the_stand_in_of_tensorrt_offers_nothing_that_is_not_known(
+    release: str, jetson: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLWATCH_SIM_TENSORRT", release)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt"]:
+        monkeypatch.delitem(sys.modules, name)
+    stand_in, surface, extra = importlib.import_module("tensorrt"), SURFACE["tensorrt"], []
+    for name, thing in vars(stand_in).items():
+        if name.startswith("_") or not inspect.isclass(thing):
+            continue
+        if hasattr(thing, "__members__"):
+            extra += [f"{name}.{one}" for one in thing.__members__ if one not in surface["enums"].get(name, ())]
+            continue
+        described = surface["classes"].get(name, {"methods": {}, "attributes": ()})
+        for attribute, value in vars(thing).items():
+            if attribute.startswith("_"):
+                continue
+            if inspect.isfunction(value):
+                extra += [f"{name}.{attribute}()"] if attribute not in described["methods"] else []
+                more = _parameters(value) - set(described["methods"].get(attribute, ()))
+                extra += [f"{name}.{attribute}({more})"] if more else []
+            elif attribute not in described["attributes"]:
+                extra.append(f"{name}.{attribute}")
+    assert stand_in.__version__ == release and extra == []
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorrt"]:
+        del sys.modules[name]
