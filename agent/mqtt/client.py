@@ -64,7 +64,8 @@ class MqttLink:
 
     handlers: by command name; `analysis` is called for `<camera>/analysis/set` with arguments `camera` (a text, as it
     came) and `enabled` (true or false), and shall then call `set_analysis`. retracted: called, from the link's thread,
-    with each topic that the broker has forgotten for us. Raises ConfigError for files that hold no certificate.
+    with each topic that the broker has forgotten for us. loop: gives each thread a heart. Raises ConfigError for files
+    that hold no certificate.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class MqttLink:
         self._states.put(topics.availability, ONLINE)
         self._cameras: set[str] = set()
         self._replies: deque[Reply] = deque(maxlen=_REPLIES_KEPT)
-        self._desk = CommandDesk(topics, handlers or {}, send=self._reply)
+        self._desk = CommandDesk(topics, handlers or {}, send=self._reply, loop=loop)
         self._wake = threading.Event()
         self._stop_by: float | None = None
         self._changed = threading.Condition()

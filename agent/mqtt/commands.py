@@ -20,11 +20,14 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from agent.events.model import AnswerPart, CommandResult
 from agent.mqtt.session import Incoming
 from agent.mqtt.topics import ANALYSIS, Topics
+from agent.service.progress import Beat
 from config.errors import StillwatchError
 
 log = structlog.get_logger()
 
 _MAX_PAYLOAD = 64 * 1024
+_LONGEST_S = 120.0
+"""An answer about the last seconds by a large model may take so long."""
 _MAX_REQUEST_ID = 128
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
@@ -74,7 +77,8 @@ class Reply:
 
 class CommandDesk:
     """Takes what arrives and runs it on its own threads, one handler call each; a handler may take its time, and says
-    what is wrong by raising CommandError (or any StillwatchError). `send` is called with each answer."""
+    what is wrong by raising CommandError (or any StillwatchError). `send` is called with each answer. loop: gives each
+    thread a heart."""
 
     def __init__(
         self,
@@ -84,13 +88,15 @@ class CommandDesk:
         send: Callable[[Reply], None],
         threads: int = 2,
         waiting: int = 16,
+        loop: Callable[[str], Beat] = Beat,
     ) -> None:
         self._topics = topics
         self._handlers = dict(handlers)
         self._send = send
         self._queue: queue.Queue[Incoming] = queue.Queue(waiting)
         for number in range(threads):
-            threading.Thread(target=self._run, name=f"command-{number}", daemon=True).start()
+            beat = loop(f"command-{number}")
+            threading.Thread(target=self._run, name=beat.name, args=(beat,), daemon=True).start()
 
     def take(self, message: Incoming) -> None:
         """Never waits: a message beyond those that wait is answered with an error."""
@@ -102,9 +108,11 @@ class CommandDesk:
         except queue.Full:
             self._answer(message, self._result(message, None, error="busy: too many commands wait; try again"))
 
-    def _run(self) -> None:
+    def _run(self, beat: Beat) -> None:
         while True:
+            beat.idle()
             message = self._queue.get()
+            beat.beat(_LONGEST_S)
             try:
                 self._answer(message, self._obey(message))
             except Exception:  # a message that breaks the answer itself must not end the desk
