@@ -41,6 +41,8 @@ _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
 _TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
 """What a person calls normal counts as so many seconds of normal time, and as that share of it."""
+_SETTLED_S, _SETTLED_SHARE = 4.0, 0.4
+"""While learning: what has stayed for so long, and for that share of all the time, is what belongs there."""
 _HISTORY_SHARE = 0.5
 """Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
 what this one would."""
@@ -229,10 +231,11 @@ class AnomalyModel:
         """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
         that was on, if one was."""
         alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
-        places = self.strange
+        places = self.strange | self.normal.dwell.unsettled
         self.normal.appearance.forget(places, self.judge.points)
         self.normal.dwell.forget(places)
         self.judge.strange[places] = 0
+        self.judge.unlike[places] = False
         self.judge.calm()
         self._onset.cancel()
         self._peak = None
@@ -384,6 +387,10 @@ class AnomalyModel:
         if moment.seen.movement is not None:
             normal.motion.learn(moment.seen.movement, dt_s, age_s, moment.seen.hour)
         normal.dwell.learn(moment.over, dt_s, age_s)
+        if self.learned_s < self.settings.learn_s:  # what was there at first may have been the guest
+            settled = normal.dwell.stayed >= max(_SETTLED_S, _SETTLED_SHARE * self.learned_s)
+            normal.appearance.forget(settled, moment.seen.points)
+            normal.dwell.forget(settled)
         self.learned_s += dt_s
         span_s = _HISTORY_SHARE * self.learned_s
         for stream, score in moment.scores.items():

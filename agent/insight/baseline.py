@@ -76,8 +76,9 @@ class Appearance:
         self._whiten: Floats | None = None
         self._whitened_s = 0.0
 
-    def score(self, points: Floats, slots: Slots) -> Floats:
-        """float32 (n,): how strange the projected tokens (n, K) in `slots` (n,) are, squared; 1 is as usual."""
+    def score(self, points: Floats, slots: Slots) -> tuple[Floats, NDArray[np.bool_]]:
+        """Of the projected tokens (n, K) in `slots` (n,): float32 (n,), how strange they are, squared, 1 is as usual;
+        and bool (n,), which are something else than their place, strange or not."""
         away = self._away(points, slots)
         square = np.einsum("nk,nk->n", away, away)
         width = points.shape[1]
@@ -89,7 +90,7 @@ class Appearance:
             near = self.memory.distance(white, slots[unlike], float(by_kind.max()) + 1)
             part = np.minimum(1, square[unlike] / _UNLIKE) / width
             score[unlike] = np.minimum(score[unlike], np.minimum(by_kind, near) * part)
-        return np.asarray(score, np.float32)
+        return np.asarray(score, np.float32), square > _UNLIKE
 
     def learn(self, points: Floats, dt_s: float, age_s: float, paused: NDArray[np.bool_] | None = None) -> None:
         """Take in `dt_s` seconds of all projected tokens (T, K), but at the places that are `paused` (T,)."""

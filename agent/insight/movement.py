@@ -43,10 +43,12 @@ _LEAST_SPREAD = 0.15
 _BORROWED = 0.02
 """Weight of what is usual all over the picture where a place has seen nothing."""
 _WAYS = 8
+_RARE = 0.005
+"""Share that a way is taken to have that was never seen."""
 _RAREST_WAY = 3.0
 _SWINGS = (0.02, 5.0)
 """Least and largest variance of the flow in a window that is told apart, by the square of its mean."""
-_FULL, _GLIDING, _WAY = 0.25, 0.25, 0.6
+_FULL, _GLIDING, _WAY = 0.25, 0.25, 1.5
 """What filling a window, moving as one and a rare way count for beside a spread of speed."""
 _FIRST_S = 1.0
 _REFRESH = 1.1
@@ -186,7 +188,7 @@ class UsualMovement:
             everywhere = self.sums.mean(axis=(0, 1))
             blurred = _blur(self.sums) + np.float32(_BORROWED) * everywhere + np.float32(_PRIOR_S) * _PRIOR
             usual = blurred / blurred[..., :1]
-            usual[..., 7:] = (usual[..., 7:] + 0.02) / (1 + 0.02 * _WAYS)
+            usual[..., 7:] = (usual[..., 7:] + _RARE) / (1 + _RARE * _WAYS)
             self._usual, self._windows, self._usual_s = usual, None, self.seconds
         return self._usual
 

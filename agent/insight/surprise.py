@@ -121,7 +121,8 @@ class Surprise:
 
 class Judge:
     """Judges frames in order against a `Normal`. points: float32 (T, K), the tokens as they were judged last, and
-    strange: float32 (T,), how strange they were, squared. scored: tokens judged in the last frame."""
+    strange: float32 (T,), how strange they were, squared, unlike: bool (T,), which were not what is mostly there.
+    scored: tokens judged in the last frame."""
 
     def __init__(self, normal: Normal, smoothing_s: float = _KEEP_S) -> None:
         self.normal, self._keep_s = normal, smoothing_s
@@ -129,7 +130,7 @@ class Judge:
         self._own = np.dstack([x, y])
         tokens = len(normal.noise)
         self.points = np.zeros((tokens, normal.appearance.mean.shape[1]), np.float32)
-        self.strange = np.zeros(tokens, np.float32)
+        self.strange, self.unlike = np.zeros(tokens, np.float32), np.zeros(tokens, bool)
         self.scored = 0
         self.seen: Movement | None = None
         self.reset()
@@ -150,7 +151,7 @@ class Judge:
         """scales: what each stream reaches in normal time."""
         self._score_tokens(look)
         self.seen = self.normal.movement(look)
-        self.normal.dwell.process(self.strange >= STRANGE, look.moved, look.seconds)
+        self.normal.dwell.process(self.unlike, look.moved, look.seconds)
         counted = np.float32(1) if look.ignored is None else (~look.ignored).astype(np.float32)
         carried = self._carry(
             look,
@@ -174,7 +175,7 @@ class Judge:
         if len(slots):
             points = project(look.features[slots], self.normal.signs)
             self.points[slots] = points
-            self.strange[slots] = self.normal.appearance.score(points, slots)
+            self.strange[slots], self.unlike[slots] = self.normal.appearance.score(points, slots)
 
     def _carry(self, look: Look, maps: dict[Stream, Floats]) -> dict[Stream, Floats]:
         """The evidence so far where it has moved to, blended with that of this frame."""
