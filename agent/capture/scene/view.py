@@ -11,6 +11,7 @@ from agent.capture.scene.actor import Actor
 from agent.capture.scene.backdrop import paint
 from agent.capture.scene.camera import new_camera
 from agent.capture.scene.draw import Figure, Image, depth, figure
+from agent.capture.scene.drills import DrillTimeline
 from agent.capture.scene.timeline import Timeline
 from agent.capture.scene.truth import LIGHTS, WALKWAY
 from agent.capture.scene.walkway import WalkwayTimeline
@@ -42,7 +43,7 @@ class View:
         self.scale = height / 360.0
         self.backdrop = paint(place, self.light, rng, width, height)
         units = width / self.scale
-        self.timeline: Timeline | WalkwayTimeline = (
+        self.timeline: Timeline | WalkwayTimeline | DrillTimeline = (
             WalkwayTimeline(key, units, objects, first_id)
             if place == WALKWAY
             else Timeline(place, key, units, objects, first_id)

@@ -11,6 +11,7 @@ import numpy as np
 from agent.capture.scene import exposure
 from agent.capture.scene.choice import one_of
 from agent.capture.scene.draw import Image, Labels, add_noise, add_rain, draw_figures, measure
+from agent.capture.scene.drills import DrillTimeline
 from agent.capture.scene.flow import Flow, backward_flow
 from agent.capture.scene.happenings import happenings
 from agent.capture.scene.shots import UNCUT, Shot, shot_at
@@ -68,6 +69,15 @@ class Scene:
         self._objects, self._noise = max_objects, noise
         self._view = lru_cache(maxsize=4)(self._make_view)
         self._measured = lru_cache(maxsize=2)(self._measure)
+
+    def play(self, timeline: DrillTimeline) -> None:
+        """Show these lives instead of its own; for a camera that does not cut."""
+        self._view(0).timeline = timeline
+
+    @property
+    def width_units(self) -> float:
+        """Width of the picture in the units of its lives: 360 to the height."""
+        return self.size[0] / self._view(0).scale
 
     def render(self, index: int) -> Image:
         """Frame `index` (0-based): uint8 RGB (height, width, 3), C-contiguous, the caller's own."""
