@@ -75,3 +75,22 @@ def test_without_memory_for_frames_the_host_makes_pictures(
     np.testing.assert_array_equal(pictures.picture(image), Pictures(SIDE).picture(image))
     np.testing.assert_array_equal(ops.analysis(image), HostOps().analysis(image))
     assert not ops.held()["frames"].allocated and not jetson.counts["leaked"]
+
+
+@pytest.mark.parametrize("colour", [True, False], ids=["RGB8", "Y8_ER"])
+def test_images_of_odd_sides_reach_the_flow_engine_without_the_host(
+    jetson: Any, make_ops: Callable[..., Any], behaviour: Any, monkeypatch: pytest.MonkeyPatch, colour: bool
+) -> None:
+    from vpi_ops import jetson_flow
+
+    if not colour:
+        monkeypatch.setattr(jetson_flow, "ROUTES", jetson_flow.ROUTES[2:])
+    ops = make_ops()
+    copied = ops.traffic["staged"]  # images of the probe at start
+    whole = texture(6, (260, 140), grain=12)
+    before, after = (np.ascontiguousarray(whole[5:136, x : x + 225]) for x in (8, 5))
+    greys = ops.analysis(before), ops.analysis(after)
+    flow = ops.flow(*greys, (1.0, 1.0))
+    assert np.median(flow.backward[20:-20, 20:-20], axis=(0, 1)) == pytest.approx([-3, 0], abs=0.3)
+    assert flow.backward.shape == (131, 225, 2) and ops.traffic["staged"] == copied
+    ops.close()
