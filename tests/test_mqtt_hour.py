@@ -115,10 +115,10 @@ class Trouble:
 
 
 def guarded(stack: ExitStack) -> tuple[LocalBroker, Path]:
-    """Nothing is kept on its disk; it gives subscribers what it has at once."""
+    """Nothing is kept on its disk."""
     import subprocess
 
-    options = ("allow_anonymous false", "password_file {dir}/passwords", "max_inflight_messages 0", "persistence false")
+    options = ("allow_anonymous false", "password_file {dir}/passwords", "persistence false")
     broker = LocalBroker(options=options)
     passwords = broker.folder / "passwords"
     passwords.write_text("agent:a\nwatcher:w\n")
