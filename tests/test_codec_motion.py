@@ -3,7 +3,7 @@ another picture than the one before, and used as flow where they know enough."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ def test_every_block_is_painted_where_it_lies(kinds: list[str], seed: int, later
     np.testing.assert_allclose(flow.backward * flow.scale, cv2.medianBlur(filled, 3), atol=1e-4)
 
 
-def exported(vectors: list[tuple[int, ...]]) -> bytes:
+def exported(vectors: Sequence[tuple[int, ...]]) -> bytes:
     """Vectors (source, w, h, x, y, motion x, motion y) as libav lays them out, in quarter pixels."""
     block = [("source", "i4"), ("w", "u1"), ("h", "u1"), ("from", "i2", 2), ("x", "i2"), ("y", "i2"), ("flags", "u8")]
     layout = np.dtype([*block, ("mx", "i4"), ("my", "i4"), ("scale", "u2")], align=True)
@@ -299,3 +299,16 @@ def exported(vectors: list[tuple[int, ...]]) -> bytes:
         for name, value in {"source": source, "w": w, "h": h, "x": x, "y": y, "mx": mx, "my": my, "scale": 4}.items():
             each[name] = value
     return made.tobytes()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (100, 60, 150, 110), (250, 150, 320, 192), (0, 0, 320, 192)])
+def test_a_part_is_as_in_the_whole(tmp_path: Path, box: tuple[int, int, int, int]) -> None:
+    motion = read(written(tmp_path / "c.mp4", panned(3, 3, -2)))[2].motion
+    assert motion is not None
+    whole, part = motion.flow(), motion.flow(box)
+    x0, y0, x1, y1 = box
+    inside = np.s_[y0 // 8 : -(-y1 // 8), x0 // 8 : -(-x1 // 8)]
+    assert whole.error is not None and part.error is not None
+    np.testing.assert_array_equal(part.error[inside], whole.error[inside])
+    np.testing.assert_allclose(part.backward[inside], whole.backward[inside], atol=1e-5)
+    assert part.backward.shape == whole.backward.shape

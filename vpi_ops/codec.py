@@ -69,31 +69,54 @@ class CodecMotion:
             return None
         return CodecMotion(self.size, self.steps + before.steps)
 
-    def flow(self) -> FlowField:
+    def flow(self, region: tuple[int, int, int, int] | None = None) -> FlowField:
         """One motion for each cell of 8 px; its error is 0, and `UNKNOWN` where there is no vector: that takes the mean
-        motion of those around."""
-        field = _cells(self.steps[0], self.size)
-        for step in self.steps[1:]:
-            field = _followed(field, _cells(step, self.size))
-        unknown = np.isnan(field[..., 0])
-        if unknown.any():
-            _fill(field, unknown)
-        backward = np.asarray(cv2.medianBlur(field, 3), np.float32)
-        return FlowField(backward, (CELL, CELL), np.where(unknown, np.float32(UNKNOWN), np.float32(0)))
+        motion of those around. region: (x0, y0, x1, y1) in pixels, where it is wanted; elsewhere, or at least far from
+        it, it is 0 and unknown."""
+        if region is None or self.frames > 1:
+            field = _cells(self.steps[0], self.size, None)
+            for step in self.steps[1:]:
+                field = _followed(field, _cells(step, self.size, None))
+            backward, error = _settled(field)
+            return FlowField(backward, (CELL, CELL), error)
+        height, width = (-(-side // CELL) for side in self.size[::-1])
+        x0, y0 = (max(0, side // (2 * CELL) * 2 - _AROUND) // 2 * 2 for side in region[:2])  # whole macroblocks
+        x1, y1 = (-(-side // CELL) + _AROUND for side in region[2:])
+        part = (x0, y0, min(x1, width), min(y1, height))
+        backward, error = np.zeros((height, width, 2), np.float32), np.full((height, width), UNKNOWN, np.float32)
+        inside = np.s_[part[1] : part[3], part[0] : part[2]]
+        if backward[inside].size:
+            backward[inside], error[inside] = _settled(_cells(self.steps[0], self.size, part))
+        return FlowField(backward, (CELL, CELL), error)
 
 
-def _cells(vectors: Vectors, size: tuple[int, int]) -> Floats:
-    """Vectors to earlier references as (x, y) in cells, float32 (h, w, 2), NaN where there is none."""
-    cols, rows = (2 * -(-side // (2 * CELL)) for side in size)  # whole macroblocks, as they are coded
+def _settled(field: Floats) -> tuple[Floats, Floats]:
+    """Of vectors that may be NaN: the motion of each cell, and its error."""
+    unknown = np.isnan(field[..., 0])
+    if unknown.any():
+        _fill(field, unknown)
+    backward = np.asarray(cv2.medianBlur(field, 3), np.float32)
+    return backward, np.where(unknown, np.float32(UNKNOWN), np.float32(0))
+
+
+def _cells(vectors: Vectors, size: tuple[int, int], part: tuple[int, int, int, int] | None) -> Floats:
+    """Vectors to earlier references as (x, y) in cells, float32 (h, w, 2), NaN where there is none. part: the cells
+    (x0, y0, x1, y1) that are wanted, from a macroblock on; None = all."""
+    width, height = (-(-side // CELL) for side in size)
+    x0, y0, x1, y1 = part or (0, 0, width, height)
+    cols, rows = (2 * -(-side // 2) for side in (x1 - x0, y1 - y0))  # whole macroblocks, as they are coded
     field = np.full(rows * cols, np.nan, np.complex64)  # a pair of floats that moves as one
     halves = vectors.view(np.int16)
     # Where the picture is a part of what was coded, blocks can lie outside.
-    wanted = (vectors[:, 0] < 0) & (halves[:, 5] < CELL * cols) & (halves[:, 6] < CELL * rows)
+    x, y = halves[:, 5] - np.int16(CELL * x0), halves[:, 6] - np.int16(CELL * y0)
+    wanted = (vectors[:, 0] < 0) & (x < CELL * cols) & (y < CELL * rows)
+    if part is not None:
+        wanted &= (x > 0) & (y > 0)
     if not wanted.all():
-        vectors = vectors[wanted]
+        vectors, x, y = vectors[wanted], x[wanted], y[wanted]
     if len(vectors):
         halves = vectors.view(np.int16)
-        block, x, y = halves[:, 2], halves[:, 5], halves[:, 6]
+        block = halves[:, 2]
         wide, tall = (block & _WIDE) > 0, (block & _TALL) > 0
         first = ((y - 4 - 4 * tall) // CELL).astype(np.intp) * cols + (x - 4 - 4 * wide) // CELL
         motion = vectors[:, 6:8].astype(np.float32)
@@ -102,8 +125,7 @@ def _cells(vectors: Vectors, size: tuple[int, int]) -> Floats:
         field[first] = pairs
         for reaches, offset in ((wide, 1), (tall, cols), (wide & tall, cols + 1)):
             field[first[reaches] + offset] = pairs[reaches]
-    height, width = (-(-side // CELL) for side in size[::-1])
-    return np.ascontiguousarray(field.view(np.float32).reshape(rows, cols, 2)[:height, :width])
+    return np.ascontiguousarray(field.view(np.float32).reshape(rows, cols, 2)[: y1 - y0, : x1 - x0])
 
 
 def _followed(field: Floats, before: Floats) -> Floats:

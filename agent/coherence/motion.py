@@ -92,7 +92,7 @@ def _leads_to(before: Frame, frame: Frame) -> bool:
 def _of_codec(frame: Frame, moving: Mask, sampler: TokenSampler) -> FlowField | None:
     """What the codec knows, if it covers enough of what moves."""
     assert frame.motion is not None
-    flow = frame.motion.flow()
+    flow = frame.motion.flow(sampler.box(moving))
     known = sampler.error(flow)[moving] <= UNKNOWN / 2
     return flow if known.mean() >= _ENOUGH else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +32,9 @@ class TokenSampler:
             indexing="ij",
         )
         self._grid = grid
-        self._source_x = (x - placement.offset[0]) / placement.scale[0]
-        self._source_y = (y - placement.offset[1]) / placement.scale[1]
+        self._source = np.dstack(
+            [(x - placement.offset[0]) / placement.scale[0], (y - placement.offset[1]) / placement.scale[1]]
+        )
         self._at: tuple[tuple[float, float], Floats] | None = None
 
     def region(
@@ -39,17 +42,26 @@ class TokenSampler:
     ) -> tuple[int, int, int, int] | None:
         """The part (x0, y0, x1, y1) of an analysis image of `shape` (h, w) that holds the tokens `moving` (T,) and a
         margin; None when that is most of it."""
-        rows, cols = self._grid
-        at = self._positions(scale).reshape(rows, _POINTS, cols, _POINTS, 2)
-        cells = moving.reshape(rows, cols)
-        down, across = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
-        low, high = at[down[0], 0, across[0], 0], at[down[-1], -1, across[-1], -1]
+        low, high = self._extent(moving, self._positions(scale))
         limits = np.array([shape[1], shape[0]])
         spread = np.maximum(_MARGIN_PX, (_LEAST_PX - (high - low)) / 2)
         x0, y0 = np.clip(low - spread, 0, limits).astype(int)
         x1, y1 = np.clip(high + spread + 1, 0, limits).astype(int)
         small = (x1 - x0) * (y1 - y0) < 0.6 * shape[0] * shape[1]
         return (int(x0), int(y0), int(x1), int(y1)) if small and min(x1 - x0, y1 - y0) >= _LEAST_PX else None
+
+    def box(self, moving: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+        """The part (x0, y0, x1, y1) of the frame that holds the tokens `moving` (T,), source pixels."""
+        low, high = self._extent(moving, self._source)
+        return int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1
+
+    def _extent(self, moving: NDArray[np.bool_], positions: NDArray[np.floating]) -> tuple[Any, Any]:
+        """The first and the last of the sampling points of these tokens, (x, y) each."""
+        rows, cols = self._grid
+        at = positions.reshape(rows, _POINTS, cols, _POINTS, 2)
+        cells = moving.reshape(rows, cols)
+        down, across = np.flatnonzero(cells.any(axis=1)), np.flatnonzero(cells.any(axis=0))
+        return at[down[0], 0, across[0], 0], at[down[-1], -1, across[-1], -1]
 
     def backward(self, flow: FlowField) -> Floats:
         """float32 (T, 2): (x, y) source pixels to where each token's content was a frame ago, 0 outside the picture."""
@@ -72,6 +84,5 @@ class TokenSampler:
 
     def _positions(self, scale: tuple[float, float]) -> Floats:
         if self._at is None or self._at[0] != scale:
-            points = np.dstack([self._source_x / scale[0] - 0.5, self._source_y / scale[1] - 0.5])
-            self._at = (scale, points.astype(np.float32))
+            self._at = (scale, (self._source / scale - 0.5).astype(np.float32))
         return self._at[1]
