@@ -68,19 +68,25 @@ class JetsonOps(HostOps):
 
     def analysis(self, image: NDArray[np.uint8]) -> Grey:
         """Where flow was expected, it is there already."""
-        made = self.greys.of(image)
+        with self.gpu.sparing():
+            made = self.greys.of(image)
         if made is None:
             return super().analysis(image)
         self.gpu.settle()
         return made
 
     def pyramid(self, grid: tuple[int, int], patch: int) -> PatchPyramid:
+        """Without memory for it the GPU is given up."""
         tokens = grid[0] * grid[1]
-        if len(self._out) < 2 * tokens + _BINS:
-            self._out = self.gpu.mapped((2 * tokens + _BINS,), np.float32)
-            self._slots = self.gpu.mapped((2, tokens), np.int32)
-        levels = tuple(self.gpu.mapped((tokens, side * side, 3), np.uint8, "pyramids") for side in sides(patch))
-        return PatchPyramid(grid, patch, levels, self.gpu.mapped((tokens,), np.float32, "pyramids"))
+        try:
+            if len(self._out) < 2 * tokens + _BINS:
+                self._out = self.gpu.mapped((2 * tokens + _BINS,), np.float32)
+                self._slots = self.gpu.mapped((2, tokens), np.int32)
+            levels = tuple(self.gpu.mapped((tokens, side * side, 3), np.uint8, "pyramids") for side in sides(patch))
+            return PatchPyramid(grid, patch, levels, self.gpu.mapped((tokens,), np.float32, "pyramids"))
+        except MemoryError as error:
+            self.gpu.give_up(str(error))
+            return super().pyramid(grid, patch)
 
     def fill(self, pyramid: PatchPyramid, picture: NDArray[np.uint8]) -> None:
         """A picture of `DevicePictures` is read where it is, any other is copied first."""
@@ -209,8 +215,9 @@ class JetsonOps(HostOps):
         if forward is None or self.gpu.lost is not None:
             return super().check(flow, previous, current)
         if self._fields is None or self._fields.shape[1:3] != forward.shape[:2]:
-            self._fields = self.gpu.mapped((2, *forward.shape), np.float32, "flow")
-            self._errors = self.gpu.mapped(forward.shape[:2], np.float32, "flow")
+            with self.gpu.sparing():
+                self._fields = self.gpu.mapped((2, *forward.shape), np.float32, "flow")
+                self._errors = self.gpu.mapped(forward.shape[:2], np.float32, "flow")
         self._fields[0], self._fields[1] = flow.backward, forward
         backward = self._at(self._fields)
         with self.gpu.working():
@@ -226,18 +233,25 @@ class JetsonOps(HostOps):
         return replace(flow, error=np.array(self._errors))
 
     def tokens(self, count: int, dim: int) -> Floats:
-        return self._maps.make(count, dim)
+        """Without memory that kernels reach, the host warps and blends."""
+        try:
+            return self._maps.make(count, dim)
+        except MemoryError as error:
+            _log.warning("token maps stay with the CPU", error=str(error))
+            return super().tokens(count, dim)
 
     def warp(self, values: Floats, source: Floats, grid: tuple[int, int]) -> Floats:
         """By the kernel where `values` are of `tokens`."""
         if len(source) and self._maps.here(values):
-            return self._maps.warp(values, source, grid)
+            with self.gpu.sparing():
+                return self._maps.warp(values, source, grid)
         return super().warp(values, source, grid)
 
     def blend(self, accumulated: Floats, new: Floats, alpha: Floats) -> None:
         """By the kernel where both are of `tokens`."""
         if self._maps.here(accumulated, new):
-            self._maps.blend(accumulated, new, alpha)
+            with self.gpu.sparing():
+                self._maps.blend(accumulated, new, alpha)
         else:
             super().blend(accumulated, new, alpha)
 

@@ -71,10 +71,24 @@ class Gpu:
             with self.active():
                 yield
         except self.cuda.Error as error:
-            self.lost = f"{type(error).__name__}: {error}"
-            self._queued.clear()
-            _log.error("the GPU has failed, the CPU compares patches until the next start", error=self.lost)
+            self.give_up(f"{type(error).__name__}: {error}")
             raise EngineFault(f"GPU: {self.lost}") from error
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """For what may need more memory: where there is none, the GPU is given up, lest every frame fail alike. Raises
+        EngineFault then."""
+        try:
+            yield
+        except MemoryError as error:
+            self.give_up(str(error))
+            raise EngineFault(str(error)) from error
+
+    def give_up(self, reason: str) -> None:
+        """Launch nothing any more: whoever asks finds it lost, and does without."""
+        self.lost = reason
+        self._queued.clear()
+        _log.error("the GPU is given up, the CPU compares patches until the next start", error=reason)
 
     def mapped(self, shape: tuple[int, ...], dtype: Any, part: str = "results") -> NDArray[Any]:
         """An array, zeros, that kernels reach at `address`; given back when nobody has it or a view of it any more,

@@ -63,7 +63,11 @@ class DevicePictures(Generic[Place]):
         return self._preprocessor.placement(frame_size)
 
     def picture(self, image: Image, *, crop: Crop | None = None) -> Image:
-        """As `Preprocessor.picture`; queued, not waited for. Raises EngineFault, MemoryError."""
+        """As `Preprocessor.picture`; queued, not waited for. Raises EngineFault."""
+        with self._gpu.sparing():
+            return self._picture(image, crop)
+
+    def _picture(self, image: Image, crop: Crop | None) -> Image:
         picture = self._pool.take()
         place = self._frames.place(image)
         lease = lease_of(picture)

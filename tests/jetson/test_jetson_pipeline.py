@@ -247,6 +247,32 @@ def test_memory_that_is_out_leaves_the_camera_to_the_cpu(jetson: Any, monkeypatc
     assert "can't be had: cuMemHostAlloc failed" in choose_vision().patches_why[0]
 
 
+@pytest.mark.parametrize("left", [0, 500, 5_000, 50_000, 200_000])
+def test_memory_that_runs_out_while_it_runs_costs_one_frame_its_coherence_and_then_the_cpu_does_the_work(
+    jetson: Any, built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    vlm, ops = built()
+    gc.collect()
+    monkeypatch.setattr(jetson, "budget", jetson.used + left)
+    results = [vlm.process(frame(image, index)) for index, image in enumerate(story() * 2)]
+    assert all(result.mode is not Mode.ERROR for result in results)
+    assert sum(vlm.faults.values()) <= 1 and {result.mode for result in results} >= {Mode.FULL, Mode.REUSE}
+    assert left > 50_000 or ops.gpu.lost or not ops.held()["frames"].allocated
+
+
+def test_without_any_memory_at_start_the_cpu_does_the_work(jetson: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vpi_ops.jetson import open_ops
+    from vpi_ops.jetson_pictures import DevicePictures
+
+    ops = open_ops().ops
+    gc.collect()
+    monkeypatch.setattr(jetson, "budget", jetson.used)
+    vlm = TemporalVLM(DevicePictures(ops, Pictures(SIDE)), LinearEncoder(), ops, PATIENT, costs=costs())
+    modes = [vlm.process(frame(image, index)).mode for index, image in enumerate(story())]
+    assert Mode.REUSE in modes and not vlm.faults and "can't be had" in ops.gpu.lost
+    vlm.close()
+
+
 def test_a_gpu_that_fails_costs_one_frame_its_coherence_and_then_the_cpu_does_its_work(
     built: Callable[[], tuple[TemporalVLM, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
