@@ -64,6 +64,7 @@ class Service:
         self.run = 0
         self.ended = False
         """By itself, with a status that nobody tries again after."""
+        self._process: subprocess.Popen[bytes] | None = None
         self._open = True
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
@@ -74,6 +75,11 @@ class Service:
     def of(self, run: int, word: str) -> list[Told]:
         """Messages of a run that have a line beginning so."""
         return [told for told in list(self.told) if told.run == run and any(x.startswith(word) for x in told.lines)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the process that runs now."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def close(self) -> None:
         self._open = False
@@ -87,6 +93,7 @@ class Service:
                 process = subprocess.Popen(
                     self._command, stderr=stderr, stdout=stderr, env=self._environment, cwd=self._folder
                 )
+            self._process = process
             try:
                 self._watch(process)
             finally:

@@ -4,6 +4,7 @@ alert that it had accepted arrives."""
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,12 +41,18 @@ class World:
         self.trigger, self.state = folder / "hang", folder / "state"
         self.subscriber = Subscriber(broker.port, persistent=True)
         driver = [sys.executable, str(ROOT / "tests/service_driver.py"), str(self.trigger)]
-        arguments = ["run", "--source", SOURCE, "--broker", broker.url, "--state", str(self.state)]
+        config = {
+            "device": {"id": "box"},
+            "mqtt": {"url": broker.url},
+            "events": {"dir": str(self.state), "clips": {"post_s": 1}},
+            "cameras": {"cam1": {"source": SOURCE}},
+        }
+        (folder / "agent.yaml").write_text(json.dumps(config))
         self.service = Service(
-            [*driver, *arguments],
+            [*driver, "run", "--config", str(folder / "agent.yaml")],
             folder / "stderr",
             watchdog_s=WATCHDOG_S,
-            environment={"STILLWATCH_DEVICE__ID": "box", "STILLWATCH_EVENTS__CLIPS__POST_S": "1"},
+            environment={},
             folder=folder,
         )
         self._asked = 0
@@ -85,6 +92,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             made.service.close()
             made.subscriber.close()
     assert made.service.statuses[-1] == 0, made.service.log.read_text()[-3000:]
+
+
+def test_a_reload_is_told_with_its_moment_and_its_end(world: World) -> None:
+    world.up()
+    run, before = world.service.run, len(world.service.told)
+    world.service.signal(signal.SIGHUP)
+    wait(lambda: world.service.of(run, "RELOADING=1"), "RELOADING=1")
+    word = world.service.of(run, "RELOADING=1")[-1]
+    assert [line.partition("=")[0] for line in word.lines] == ["RELOADING", "MONOTONIC_USEC"]
+    wait(lambda: any("READY=1" in told.lines for told in world.service.told[before:]), "READY=1 after the reload")
+    assert world.service.run == run
 
 
 @pytest.mark.parametrize(
