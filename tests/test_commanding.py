@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from insight_looks import look_at
 
 from agent.commanding import CameraCommands
 from agent.daemon import Daemon
@@ -96,7 +97,7 @@ class Street:
             if person:
                 seen[[14, 15, 20, 21]] = self.person
             self.now_s += 0.2
-            alarm = self.model.update(seen, self.now_s, motion=np.zeros((36, 2), np.float32))
+            alarm = self.model.update(look_at(seen, (6, 6), 0.2), self.now_s)
             alarms += [] if alarm is None else [alarm]
         return alarms
 

@@ -41,6 +41,8 @@ _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
 _TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
 """What a person calls normal counts as so many seconds of normal time, and as that share of it."""
+_HALF = 0.6
+"""Of the highest place's score: cells that are part of what is unusual."""
 _SETTLED_S, _SETTLED_SHARE = 4.0, 0.4
 """While learning: what has stayed for so long, and for that share of all the time, is what belongs there."""
 _HISTORY_SHARE = 0.5
@@ -263,16 +265,16 @@ class AnomalyModel:
         return bool(len(strange) and strange.mean() >= STRANGE_ALL_OVER)
 
     def _decide(self, surprise: Surprise, now_s: float) -> Alarm | None:
-        usual = _finite(self.history.usual)
-        limit = self.history.limit(self.settings.false_alarms_per_day, now_s)
-        self._level = (surprise.score - usual) / max(limit - usual, 1e-6)
+        dwell = self._level_of(self.stream_history[Stream.DWELL], surprise.raw[Stream.DWELL], now_s)
+        event = self._level_of(self.history, surprise.score, now_s)
+        self._level = max(dwell, event)
         if now_s < self._grace_until_s and not self._told:
             self._onset.cancel()
             self._peak = None
             return None
         episode = self._onset.update(self._level, now_s)
         if self._onset.open and (self._peak is None or self._level > self._peak.level):
-            self._peak = self._describe_peak(surprise, (usual + limit) / 2)
+            self._peak = self._describe_peak(surprise, dwell > event)
         if episode is None:
             self._peak = self._peak if self._onset.open else None
             return None
@@ -283,15 +285,21 @@ class AnomalyModel:
             return self._end(episode)
         return self.accept() if now_s - episode.onset_s >= self.settings.accept_after_s else None
 
+    def _level_of(self, history: ScoreHistory, score: float, now_s: float) -> float:
+        """0 = usual, 1 = what normal time reaches as often as half of the false alarms are allowed."""
+        usual, limit = _finite(history.usual), history.limit(self.settings.false_alarms_per_day / 2, now_s)
+        return (score - usual) / max(limit - usual, 1e-6)
+
     def _end(self, episode: Episode, *, accepted: bool = False) -> Alarm:
         alarm = self._describe(episode, ended=True, accepted=accepted)
-        self.history.add_alarm(self._peak_now().score, self._last_s)
+        self._history_of(self._peak_now()).add_alarm(self._peak_now().score, self._last_s)
         self._told, self._peak = False, None
         return alarm
 
     def _describe(self, episode: Episode, *, ended: bool = False, accepted: bool = False) -> Alarm:
         peak = self._peak_now()
-        per_day = self.history.per_day(peak.score)
+        history = self._history_of(peak)
+        per_day = history.per_day(peak.score)
         return Alarm(
             onset_s=episode.onset_s,
             duration_s=episode.last_s - episode.onset_s,
@@ -299,7 +307,7 @@ class AnomalyModel:
             streams=peak.streams,
             regions=peak.regions,
             per_day=per_day,
-            extrapolated=per_day * self.history.span_s < DAY_S,
+            extrapolated=per_day * history.span_s < DAY_S,
             ended=ended,
             accepted=accepted,
             normal=peak.normal,
@@ -309,15 +317,24 @@ class AnomalyModel:
         assert self._peak is not None, "an alarm has a peak"
         return self._peak
 
-    def _describe_peak(self, surprise: Surprise, least: float) -> _Peak:
+    def _describe_peak(self, surprise: Surprise, stays: bool) -> _Peak:
+        """stays: it is for how long something has stayed that this is unusual."""
+        part = surprise.parts[Stream.DWELL] if stays else surprise.total
         place = surprise.place
-        shares = {stream: float(part[place]) for stream, part in surprise.parts.items()}
+        if stays:
+            row, col = np.unravel_index(int(part.argmax()), part.shape)
+            place = int(row), int(col)
+        shares = {stream: float(each[place]) for stream, each in surprise.parts.items()}
+        shares = {s: share for s, share in shares.items() if (s is Stream.DWELL) == stays}
         largest = max(shares.values())
         streams = sorted((s for s, share in shares.items() if share >= largest / 2), key=lambda s: -shares[s])
-        unusual = surprise.total >= min(least, 0.6 * float(surprise.total.max()))
-        _, boxes = large_components(unusual)
+        _, boxes = large_components(part >= max(_HALF * float(part.max()), 1e-6))
         regions = sorted(merge_close(boxes), key=lambda box: not _holds(box, place))
-        return _Peak(self._level, surprise.score, tuple(streams), tuple(regions), self._normal_at(place, streams[0]))
+        score = surprise.raw[Stream.DWELL] if stays else surprise.score
+        return _Peak(self._level, score, tuple(streams), tuple(regions), self._normal_at(place, streams[0]))
+
+    def _history_of(self, peak: _Peak) -> ScoreHistory:
+        return self.stream_history[Stream.DWELL] if peak.streams[0] is Stream.DWELL else self.history
 
     def _normal_at(self, place: tuple[int, int], stream: Stream) -> str:
         assert self._look is not None

@@ -27,6 +27,8 @@ _PRIOR_S = 10.0
 """Seconds of what is usual all over the picture that a place's own appearance is mixed with."""
 _UNLIKE = 0.1
 """Squared distance from which a token is something else than its place."""
+_ELSE = 0.5
+"""Squared distance from which it is so for certain, not what a passer-by left in a token that was not encoded since."""
 _STEP = 0.15
 """Length of what is learned of one token at most: the mean becomes a median, and those who walk by no part of the
 pavement (Huber)."""
@@ -90,7 +92,7 @@ class Appearance:
             near = self.memory.distance(white, slots[unlike], float(by_kind.max()) + 1)
             part = np.minimum(1, square[unlike] / _UNLIKE) / width
             score[unlike] = np.minimum(score[unlike], np.minimum(by_kind, near) * part)
-        return np.asarray(score, np.float32), square > _UNLIKE
+        return np.asarray(score, np.float32), square > _ELSE
 
     def learn(self, points: Floats, dt_s: float, age_s: float, paused: NDArray[np.bool_] | None = None) -> None:
         """Take in `dt_s` seconds of all projected tokens (T, K), but at the places that are `paused` (T,)."""

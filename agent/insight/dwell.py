@@ -16,8 +16,8 @@ Mask = NDArray[np.bool_]
 _GRACE_S = 6.0
 """Seconds that anything may stay anywhere."""
 _FORGIVES = 3.0
-"""A place that looks like itself, or moves, loses its time so many times faster than it came: somebody who walks past
-hides a bag for a moment."""
+"""A place that looks like itself loses its time so many times faster than it came. One that moves keeps it: somebody
+who walks past hides a bag for a moment."""
 
 
 class Dwell:
@@ -32,7 +32,7 @@ class Dwell:
 
     def process(self, strange: Mask, moving: Mask, dt_s: float) -> None:
         """strange, moving: bool (T,), places that look unlike themselves, and that move."""
-        change = np.where(strange & ~moving, dt_s, -_FORGIVES * dt_s)
+        change = np.where(moving, 0.0, np.where(strange, dt_s, -_FORGIVES * dt_s))
         self.stayed = np.maximum(0, self.stayed + change).astype(np.float32)
         self._peak = np.maximum(self._peak, self.stayed)
         ended = self.stayed == 0

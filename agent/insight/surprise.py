@@ -4,9 +4,9 @@ Appearance (does this look like what was here, or like what is seen at this dist
 do here, at this hour) and dwell (has this stayed for longer than things do) each give a map over the cells of
 `agent.insight.movement`. What is unusual is followed: the map of the frame before is fetched from where each place was
 then, by the flow, and blended with the new one. So a cyclist adds up along his way, and what flickers at one place does
-not. The maps are added, each by what it reaches in this camera's normal time: a stream that is restless here counts for
-less. What vanishes within the picture went behind something and is still there for a while; what leaves by its edge is
-gone.
+not. The maps of appearance and motion are added, each by what it reaches in this camera's normal time: a stream that is
+restless here counts for less. Dwell is judged by itself: it needs seconds where the others need moments. What vanishes
+within the picture went behind something and is still there for a while; what leaves by its edge is gone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """A frame's maps, float32 (54, 80). total: their sum, what is decided by. parts: the streams that it is made of.
+    """A frame's maps, float32 (54, 80). total: appearance and motion together. parts: the streams, by what is usual.
     raw: the highest of each stream in its own units, before it was measured by what is usual. score: of the frame, with
     what went behind something; place: (row, col) of that."""
 
@@ -161,7 +161,7 @@ class Judge:
             },
         )
         parts = {s: carried[s] / np.float32(max(_LEAST[s], scales.get(s, 0.0))) for s in Stream}
-        total = np.add(np.add(parts[Stream.APPEARANCE], parts[Stream.MOTION]), parts[Stream.DWELL])
+        total = np.add(parts[Stream.APPEARANCE], parts[Stream.MOTION])
         score = self._hold(total, look.seconds)
         raw = {stream: float(carried[stream].max()) for stream in Stream}
         return Surprise(total, parts, raw, score, self._place)
