@@ -99,6 +99,10 @@ def run(
     """Watch cameras and report what happens, until stopped."""
     if (source is None) == (config is None):
         raise typer.BadParameter("give either --source or --config")
+    if config is not None:
+        from agent.signals import ignore_reloads
+
+        ignore_reloads()
     layers = _layers(
         config,
         {

@@ -29,6 +29,12 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def ignore_reloads() -> None:
+    """Until `reloaded_by_signal`: what asks an agent that is still starting to read its file again must not end it. The
+    file is about to be read anyway."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 @contextmanager
 def reloaded_by_signal(reload: Callable[[], None]) -> Iterator[None]:
     """While inside, SIGHUP calls `reload`, which only notes it. For the main thread only."""
