@@ -8,6 +8,7 @@ reads what a kernel wrote after `Gpu.settle`, never before.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class Gpu:
         self.traffic: Counter[str] = Counter()
         self.lost: str | None = None
         self._queued: list[object] = []
+        self._lock = threading.Lock()
+        self._booked: deque[tuple[str, int, int]] = deque()
         self._parts: dict[str, Held] = {}
         with self.active():
             self.stream: Any = cuda.Stream(NON_BLOCKING)  # the default stream of others is not waited for
@@ -123,7 +126,13 @@ class Gpu:
 
     def parts(self) -> dict[str, Held]:
         """What is held, by part."""
-        return dict(self._parts)
+        with self._lock:
+            while self._booked:
+                part, size, reserved = self._booked.popleft()
+                old = self._parts.get(part, Held())
+                now = old.allocated + size
+                self._parts[part] = Held(now, max(old.peak, now), max(0, old.reserved + reserved))
+            return dict(self._parts)
 
     @contextmanager
     def _counted(self, part: str, size: int) -> Iterator[None]:
@@ -135,9 +144,8 @@ class Gpu:
         self._count(part, size, int(before) - int(self.cuda.mem_get_info()[0]))
 
     def _count(self, part: str, size: int, reserved: int) -> None:
-        old = self._parts.get(part, Held())
-        now = old.allocated + size
-        self._parts[part] = Held(now, max(old.peak, now), max(0, old.reserved + reserved))
+        """No more than noted: memory is let go of in any thread, at any moment."""
+        self._booked.append((part, size, reserved))
 
     @staticmethod
     def address(array: NDArray[Any]) -> int | None:
