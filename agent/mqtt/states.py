@@ -14,7 +14,8 @@ _MOST_EARLIER = 100
 class StateBoard:
     """What the broker is to keep for us. `put` from any thread; the other methods for the sender.
 
-    A topic goes out when its payload has changed, not more often than every `interval_s`, and again on each connection.
+    A topic goes out when its payload has changed, not more often than every `interval_s`, and again on each connection;
+    pictures don't: an old one would pass for a new one.
     What is put with `each` goes out even where something newer waits behind it; the last stays with the broker.
     An empty payload takes the topic back: when the broker has acknowledged it, it is dropped and `retracted` called.
     """
@@ -36,9 +37,9 @@ class StateBoard:
             self._wanted[topic] = (payload, interval_s)
 
     def forget_sent(self) -> None:
-        """A new connection: everything goes out again."""
+        """A new connection: everything but pictures goes out again."""
         with self._lock:
-            self._sent.clear()
+            self._sent = {topic: said for topic, said in self._sent.items() if isinstance(said[0], bytes)}
 
     def repeat(self, topics: Collection[str]) -> None:
         """Send these again, changed or not."""
