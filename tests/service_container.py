@@ -87,14 +87,11 @@ def booted(folder: Path, files: Mapping[str, str]) -> Iterator[Machine]:
     with (folder / "console").open("wb") as console:
         outer = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
     try:
-        leader = _until(lambda: _child(outer.pid) or (outer.poll() is not None and -1), 20)
-        if not leader or leader < 0:
-            raise RuntimeError((folder / "console").read_text(errors="replace")[-500:] or "no container")
-        machine = Machine(leader)
-        up = ("running", "degraded")
-        if not _until(lambda: machine.run("systemctl", "is-system-running", check=False).strip() in up, 60):
-            raise RuntimeError((folder / "console").read_text(errors="replace")[-500:])
-        yield machine
+        leader = _until(lambda: outer.poll() is not None or _answers(_child(outer.pid)), 90)
+        if outer.poll() is not None or not leader:
+            said = (folder / "console").read_text(errors="replace")[-500:]
+            raise RuntimeError(said or "its manager does not answer")
+        yield Machine(leader)
     finally:
         leader = _child(outer.pid)
         if leader:
@@ -104,6 +101,14 @@ def booted(folder: Path, files: Mapping[str, str]) -> Iterator[Machine]:
         except subprocess.TimeoutExpired:
             outer.kill()
             outer.wait()
+
+
+def _answers(leader: int) -> int:
+    """The process, when it is a manager that takes orders; what nspawn has at first is another one, soon gone."""
+    if not leader:
+        return 0
+    said = Machine(leader).run("systemctl", "is-system-running", check=False).strip()
+    return leader if said in ("starting", "running", "degraded") else 0
 
 
 def _child(pid: int) -> int:
