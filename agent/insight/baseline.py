@@ -29,6 +29,8 @@ _UNLIKE = 0.1
 """Squared distance from which a token is something else than its place."""
 _ELSE = 0.5
 """Squared distance from which it is so for certain, not what a passer-by left in a token that was not encoded since."""
+_PLAIN = 0.6
+"""Score up to which the memory isn't asked."""
 _STEP = 0.15
 """Length of what is learned of one token at most: the mean becomes a median, and those who walk by no part of the
 pavement (Huber)."""
@@ -89,9 +91,13 @@ class Appearance:
         if len(unlike):
             white = away[unlike] @ self._white()
             by_kind = np.einsum("nk,nk->n", white, white)
-            near = self.memory.distance(white, slots[unlike], float(by_kind.max()) + 1)
             part = np.minimum(1, square[unlike] / _UNLIKE) / width
-            score[unlike] = np.minimum(score[unlike], np.minimum(by_kind, near) * part)
+            score[unlike] = np.minimum(score[unlike], by_kind * part)
+            doubtful = score[unlike] > _PLAIN
+            if doubtful.any():
+                asked, least = unlike[doubtful], by_kind[doubtful]
+                near = self.memory.distance(white[doubtful], slots[asked], float(least.max()) + 1)
+                score[asked] = np.minimum(score[asked], near * part[doubtful])
         return np.asarray(score, np.float32), square > _ELSE
 
     def learn(self, points: Floats, dt_s: float, age_s: float, paused: NDArray[np.bool_] | None = None) -> None:

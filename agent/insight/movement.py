@@ -45,10 +45,11 @@ _BORROWED = 0.02
 _WAYS = 8
 _RARE = 0.005
 """Share that a way is taken to have that was never seen."""
-_RAREST_WAY = 3.0
+_ANY_WAY, _RAREST_WAY = 1.0, 3.0
+"""Natural logarithms by which a way is rarer than if all were alike: from where on that counts, and how far."""
 _SWINGS = (0.02, 5.0)
 """Least and largest variance of the flow in a window that is told apart, by the square of its mean."""
-_FULL, _GLIDING, _WAY = 0.25, 0.25, 1.5
+_FULL, _GLIDING, _WAY = 0.25, 0.25, 1.7
 """What filling a window, moving as one and a rare way count for beside a spread of speed."""
 _FIRST_S = 1.0
 _REFRESH = 1.1
@@ -169,7 +170,7 @@ class UsualMovement:
             faster
             + _FULL * np.clip(fuller, -2, 2)
             + _GLIDING * np.clip(glides, -2, 2.5)
-            + _WAY * np.clip(way, 0, _RAREST_WAY)
+            + _WAY * np.clip(way - _ANY_WAY, 0, _RAREST_WAY)
             + self.hours.rarity(hour)[at]
         )
         return np.maximum(score, 0)

@@ -141,6 +141,7 @@ class Judge:
         self._carried: dict[Stream, Floats] = {}
         self._unmeasured_s = 0.0
         self._held, self._place = 0.0, (0, 0)
+        self._at = self._going = np.zeros(2, np.float32)
 
     def calm(self) -> None:
         """Drop the evidence so far: what it was about is normal."""
@@ -210,8 +211,23 @@ class Judge:
         score = float(total[row, col])
         if score >= held:
             self._place, held = (int(row), int(col)), score
+            self._at, self._going = np.array(self._place, np.float32), self._velocity_around(*self._place)
+        elif inside:
+            self._at = self._at + self._going * np.float32(seconds)
+            row, col = np.clip(np.round(self._at), 0, np.array(SHAPE) - 1)
+            self._place = int(row), int(col)
         self._held = held
         return held
+
+    def _velocity_around(self, row: int, col: int) -> Floats:
+        """(down, right) in cells a second, of what moves around a cell."""
+        if self.seen is None:
+            return np.zeros(2, np.float32)
+        around = np.s_[max(0, row - 2) : row + 3, max(0, col - 2) : col + 3]
+        moves = self.seen.share[around] > 0
+        if not moves.any():
+            return np.zeros(2, np.float32)
+        return np.asarray(self.seen.velocity[around][moves].mean(axis=0)[::-1], np.float32)
 
 
 def on_cells(tokens: Floats, places: CellPlaces, grid: tuple[int, int]) -> Floats:
