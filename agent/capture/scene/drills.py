@@ -92,7 +92,7 @@ def _crowd(s: Set, t: float) -> _Played:
 
 def _vehicle_on_pavement(s: Set, t: float) -> _Played:
     y = _pavement(s)
-    life = Life("motorbike", t, s.edge(-1, "motorbike", y), y, s.rng).go(s.edge(1, "motorbike", y), y, 0.9)
+    life = Life("motorbike", t, s.edge(-1, "motorbike", y), y, s.rng).go(s.edge(1, "motorbike", y), y, 1.5)
     actor = life.done()
     return _Played([actor], _seen_s(actor, s), life.t)
 
