@@ -75,7 +75,7 @@ class VideoSource:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._failure: StillwatchError | None = None
-        self._size: tuple[int, int] | None = None
+        self._view: tuple[int, int, int] | None = None
         self._decoder = Decoder(source, timeout_s=timeout_s, tap=tap)
         self._vectors: VectorReader | None = None
         self._damaged_before = 0
@@ -192,8 +192,8 @@ class VideoSource:
 
     def _place(self, video: VideoFrame) -> _Picture:
         stamp_s = None if video.pts is None or video.time_base is None else float(video.pts * video.time_base)
-        size = (video.width, video.height)
-        changed, self._size = size != self._size, size  # true for the first picture as well
+        view = (video.width, video.height, _quarter_turns(video))
+        changed, self._view = view != self._view, view  # true for the first picture as well
         return _Picture(
             video=video,
             index=self._decoder.decoded - 1,
