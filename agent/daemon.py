@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -163,7 +163,7 @@ class Daemon:
             self._set_available,
             self._set_motion,
             self._options.retry,
-            self._options.anomaly,
+            self._alarms(settings),
             self._options.change,
             self._rules,
             self.progress,
@@ -278,6 +278,13 @@ class Daemon:
             self._folder, self._book.update, days=kept.days, max_bytes=kept.bytes, show=self._show_alert, beat=beat
         )
         return self._stack.enter_context(archive)
+
+    def _alarms(self, settings: Settings) -> AnomalySettings:
+        """As this run was told; what is configured comes first."""
+        told = self._options.anomaly
+        if "anomaly" not in settings.model_fields_set:
+            return told
+        return replace(told, false_alarms_per_day=settings.anomaly.false_alarms_per_day)
 
     def run(self, stop: threading.Event, tick: Callable[[], None] = lambda: None) -> None:
         """Watch until `stop` is set, the time is over, or every source has ended; then end cleanly.

@@ -206,6 +206,12 @@ def check_rules(rules: Sequence[Rule], zones: Container[str]) -> None:
             raise PydanticCustomError("rules", "rule {name}: this camera has no zone {zone}", where)
 
 
+class Anomaly(_Section):
+    """How often normal life may raise an alarm, per camera."""
+
+    false_alarms_per_day: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
 class Metrics(_Section):
     """Prometheus metrics on http://127.0.0.1:PORT/metrics; off without a port."""
 
@@ -286,6 +292,7 @@ class Settings(_Section):
     mqtt: Mqtt | None = None
     events: Events = Events()
     cameras: Annotated[dict[Identifier, Camera], Field(min_length=1)]
+    anomaly: Anomaly = Anomaly()
     metrics: Metrics = Metrics()
     limits: Limits = Limits()
     remote: Remote | None = None
