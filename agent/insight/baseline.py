@@ -86,7 +86,7 @@ class Appearance:
         away = self._away(points, slots)
         square = np.einsum("nk,nk->n", away, away)
         width = points.shape[1]
-        score = np.einsum("nk,nk,nk->n", away, away, self._place_precision()[slots]) / width
+        score = np.einsum("nk,nk->n", away * away, self._place_precision()[slots]) / width
         unlike = np.flatnonzero(square > 0.5 * _UNLIKE)
         if len(unlike):
             white = away[unlike] @ self._white()

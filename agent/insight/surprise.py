@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from agent.insight.baseline import WIDTH, Appearance, project, random_signs
 from agent.insight.dwell import Dwell
-from agent.insight.movement import SHAPE, STILL, Movement, UsualMovement
+from agent.insight.movement import NOTHING_MOVES, SHAPE, STILL, Movement, UsualMovement
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -158,7 +158,7 @@ class Judge:
             look,
             {
                 Stream.APPEARANCE: on_cells(np.sqrt(self.strange) * counted, look.places, self.normal.grid),
-                Stream.DWELL: on_cells(self.normal.dwell.score() * counted, look.places, self.normal.grid),
+                Stream.DWELL: self._dwell(look, counted),
             },
         )
         parts = {s: carried[s] / np.float32(max(_LEAST[s], scales.get(s, 0.0))) for s in Stream}
@@ -166,6 +166,12 @@ class Judge:
         score = self._hold(total, look.seconds)
         raw = {stream: float(carried[stream].max()) for stream in Stream}
         return Surprise(total, parts, raw, score, self._place)
+
+    def _dwell(self, look: Look, counted: Floats | np.float32) -> Floats:
+        dwell = self.normal.dwell
+        if not dwell.stayed.any():
+            return NOTHING_MOVES.share
+        return on_cells(dwell.score() * counted, look.places, self.normal.grid)
 
     def _score_tokens(self, look: Look) -> None:
         due = look.fresh.copy()
