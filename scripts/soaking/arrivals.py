@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -27,7 +28,7 @@ class Subscriber:
         self._lock = threading.Lock()
         self._arrived: list[tuple[datetime, dict[str, Any]]] = []
         self._ready = threading.Event()
-        client = self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="soak", protocol=paho.MQTTv5)
+        client = self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="soak", protocol=paho.MQTTv5)
         client.reconnect_delay_set(1, 2)
         client.on_connect = lambda who, *_: who.subscribe([(topic, 1) for topic in _TOPICS])
         client.on_subscribe = lambda *_: self._ready.set()
