@@ -41,6 +41,8 @@ _LONGEST_STEP_S = 1.0
 """A longer silence between two frames is a gap, not normal time."""
 _TAUGHT_S, _TAUGHT_SHARE = 30.0, 0.25
 """What a person calls normal counts as so many seconds of normal time, and as that share of it."""
+_AFTERMATH_S = 30.0
+"""Time after an alarm of which nothing is learned: what is left of it in tokens and evidence is not normal."""
 _HALF = 0.6
 """Of the highest place's score: cells that are part of what is unusual."""
 _SETTLED_S, _SETTLED_SHARE = 4.0, 0.4
@@ -176,7 +178,7 @@ class AnomalyModel:
         self._told, self._onset_s = False, inf
         self._peak: _Peak | None = None
         self._level = 0.0
-        self._last_s = self._grace_until_s = -inf
+        self._last_s = self._grace_until_s = self._learn_from_s = -inf
         self._look: Look | None = None
         self._waiting: deque[_Moment] = deque()
         self._open_s, self._open_score = 0.0, 0.0
@@ -206,8 +208,9 @@ class AnomalyModel:
         if self._strange_all_over(look):
             self._grace_until_s = max(self._grace_until_s, now_s + self.settings.smoothing_s)
         alarm = self._decide(surprise, now_s) if self.learned_s >= self.settings.learn_s else None
-        flagged = self._told or alarm is not None
-        self._wait(look, surprise, now_s, normal=not flagged and now_s >= self._grace_until_s)
+        if self._told or alarm is not None:
+            self._learn_from_s = now_s + _AFTERMATH_S
+        self._wait(look, surprise, now_s, normal=now_s >= max(self._grace_until_s, self._learn_from_s))
         return alarm
 
     def examine(self, look: Look) -> Surprise:
@@ -233,6 +236,7 @@ class AnomalyModel:
         """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
         that was on, if one was."""
         alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
+        self._learn_from_s = self._last_s
         places = self.strange | self.normal.dwell.unsettled
         self.normal.appearance.forget(places, self.judge.points)
         self.normal.dwell.forget(places)
