@@ -58,11 +58,10 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """In the outbox: the highest number by camera, what waits, what will never be sent."""
+    """In the outbox: the highest number by camera, and what waits."""
 
     numbers: Mapping[str, int]
     waiting: frozenset[tuple[str, int]]
-    dropped: int
 
     @classmethod
     def read(cls, outbox: Path) -> Accepted:
@@ -70,8 +69,7 @@ class Accepted:
         with closing(sqlite3.connect(f"{outbox.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
             numbers = dict(db.execute("SELECT name, seq FROM camera"))
             waiting = frozenset(db.execute("SELECT camera, seq FROM event WHERE state = 0"))
-            (dropped,) = db.execute("SELECT total(value) FROM counter").fetchone()
-        return cls(numbers, waiting, int(dropped))
+        return cls(numbers, waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +77,8 @@ class Tally:
     """accepted: tellings that the outbox numbered. lost: those of them that never came and do not wait. waiting: to be
     sent by the next run. again: deliveries of what had come before, which MQTT's QoS 1 and a crash allow. duplicates:
     what is still there twice once tellings are told apart by `id` and `seq`. disordered: first arrivals after a later
-    one of their camera. latency_ms: from the capture of the deciding frame to the subscriber, of what was not replayed:
-    median and 95th percentile. kinds: events by kind."""
+    one of their camera. kinds: events by kind. latencies: when an event arrived, and milliseconds from the capture of its
+    frame to then, of what was not replayed."""
 
     accepted: int
     received: int
@@ -117,11 +115,10 @@ class Tally:
                     latencies.append((when.timestamp(), (when - seen).total_seconds() * 1000))
         duplicates += sum(count - 1 for count in new.values())
         numbered = {(camera, seq) for camera, last in accepted.numbers.items() for seq in range(1, last + 1)}
-        missing = numbered - first.keys() - accepted.waiting
         return cls(
             accepted=len(numbered),
             received=len(first),
-            lost=len(missing),
+            lost=len(numbered - first.keys() - accepted.waiting),
             waiting=len(accepted.waiting - first.keys()),
             again=again,
             duplicates=duplicates,
