@@ -77,8 +77,8 @@ class Tally:
     """accepted: tellings that the outbox numbered. lost: those of them that never came and do not wait. waiting: to be
     sent by the next run. again: deliveries of what had come before, which MQTT's QoS 1 and a crash allow. duplicates:
     what is still there twice once tellings are told apart by `id` and `seq`. disordered: first arrivals after a later
-    one of their camera. kinds: events by kind. latencies: when an event arrived, and milliseconds from the capture of its
-    frame to then, of what was not replayed."""
+    one of their camera. kinds: events by kind. latencies: when an event arrived, and milliseconds from the capture of
+    its frame to then, of what was not replayed."""
 
     accepted: int
     received: int
