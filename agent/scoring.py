@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agent.bench.clips import Clip
 from agent.capture import open_source
 from agent.capture.frame import Frame
@@ -139,13 +141,17 @@ class Scorer:
             raise ConfigError(f"{clip}: frames are {frame.size}, expected {self._frame_size} as before: one camera")
 
     def _scored(self, surprise: Surprise) -> _Scored:
-        row, col = surprise.place
+        dwell = surprise.parts[Stream.DWELL]
+        stays = max(0.0, float(dwell.max()) - 1)  # beyond what is usual
+        row, col = surprise.place if stays <= surprise.score else np.unravel_index(int(dwell.argmax()), SHAPE)
         width, height = self._frame_size or (0, 0)
         across, down = width / SHAPE[1], height / SHAPE[0]
         x0, x1 = max(0.0, (col - 1) * across), min(float(width), (col + 2) * across)
         y0, y1 = max(0.0, (row - 1) * down), min(float(height), (row + 2) * down)
         box = (round(x0), round(y0), round(x1) - round(x0), round(y1) - round(y0))
-        return _Scored(surprise.score, box, {name.value: float(part.max()) for name, part in surprise.parts.items()})
+        return _Scored(
+            surprise.score + stays, box, {name.value: float(part.max()) for name, part in surprise.parts.items()}
+        )
 
     def _scores(self, found: Sequence[_Scored]) -> Scores:
         return Scores(
