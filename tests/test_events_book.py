@@ -109,18 +109,36 @@ def test_when_the_disk_hangs_the_teller_goes_on_and_losses_are_counted(tmp_path:
     gate = Gate()
     with Outbox(tmp_path / "o.db") as outbox:
         book = EventBook("box", outbox, topic_of=topic_of, sinks=[gate], capacity=10)
-        book.publish(Anomaly(camera="front"))
+        first = book.publish(Anomaly(camera="front"))
         assert gate.entered.wait(10)
         for _ in range(15):
             book.publish(Anomaly(camera="front"))
         assert book.dropped == {"queue": 5}
+        assert not book.update(first, text="words"), "a telling that was dropped is not called told"
         assert not book.flush(0.01)
         gate.open.set()
         assert book.close(20)
         documents = told(outbox)
         book.publish(Anomaly(camera="front"))
-        assert book.dropped == {"queue": 6}, "closed"
+        assert book.dropped == {"queue": 7}, "closed"
     assert len(documents) == 11
+
+
+def test_what_goes_wrong_while_parts_are_given_up_does_not_end_the_telling(tmp_path: Path) -> None:
+    now, wrong = [0.0], threading.Event()
+
+    def clock() -> float:
+        if now[0] and not wrong.is_set():
+            wrong.set()
+            raise OSError("no clock")
+        return now[0]
+
+    with Outbox(tmp_path / "o.db") as outbox, EventBook("b", outbox, topic_of=topic_of, monotonic=clock) as book:
+        book.publish(Anomaly(camera="front", pending=("clip",)), within={"clip": 1.0})
+        now[0] = 5.0
+        assert wrong.wait(10)
+        until(lambda: len(told(outbox)) == 2, "the update")
+        assert told(outbox)[-1]["pending"] == []
 
 
 def test_a_disk_that_refuses_costs_the_keeping_not_the_telling(tmp_path: Path) -> None:

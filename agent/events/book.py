@@ -108,8 +108,8 @@ class EventBook:
         comes after that (words that took longer than the event) is told as `end` again. done: parts that are pending no
         longer. media: files that there are now, beside those there were. notes: sentences to add to `degraded`.
 
-        Returns False when this run does not remember the event (the last 1,024 are remembered). Raises pydantic's
-        ValidationError on a wrong field.
+        Returns False when it is not told: this run does not remember the event (the last 1,024 are remembered), or the
+        way to the outbox is full. Raises pydantic's ValidationError on a wrong field.
         """
         with self._lock:
             before = self._told.get(event_id)
@@ -130,9 +130,10 @@ class EventBook:
                 changes.setdefault("duration_s", max(0.0, round(self._utc().timestamp() - made_at_s(event_id), 3)))
             kind = EventType.END if end or before.type is EventType.END else EventType.UPDATE
             after = EVENT.validate_python({**dict(before), **changes, "type": kind, "ts": self._utc()})
+            if not self._tell(after):
+                return False
             for part in set(before.pending) - set(after.pending):
                 self._due.pop((event_id, part), None)
-            self._tell(after)
         return True
 
     def recall(self, event_id: str) -> AnyEvent | None:
@@ -174,17 +175,19 @@ class EventBook:
             ended += 1
         return ended
 
-    def _tell(self, telling: AnyEvent) -> None:
-        """Hand one telling to the thread. With the lock held, so that no two overtake each other."""
+    def _tell(self, telling: AnyEvent) -> bool:
+        """Hand one telling to the thread; False when it had to be dropped. With the lock held, so that no two overtake
+        each other."""
         if self._closed or self._queue.full():
             self._dropped["queue"] += 1
-            return
+            return False
         self._queue.put_nowait(telling)
         self._told[telling.id] = telling
         self._told.move_to_end(telling.id)
         if len(self._told) > _REMEMBERED:
             forgotten, _ = self._told.popitem(last=False)
             self._due = {key: due for key, due in self._due.items() if key[0] != forgotten}
+        return True
 
     @property
     def loop(self) -> str:
@@ -222,26 +225,29 @@ class EventBook:
                 finally:
                     self._writing = None
                     self._queue.task_done()
-            self._expire()
+            try:
+                self._expire()
+            except Exception:  # nor must a part that can't be given up
+                log.exception("parts that are overdue could not be given up")
             if time.monotonic() >= prune_at:
                 prune_at = time.monotonic() + _PRUNE_EVERY_S
                 self._prune()
 
     def _expire(self) -> None:
-        """Give up what is overdue."""
+        """Give up what is overdue; what could not be told, because the queue was full, is tried again."""
         now = self._monotonic()
         with self._lock:
             overdue = [(key, had_s) for key, (due, had_s) in self._due.items() if due <= now]
-            for key, _ in overdue:
-                del self._due[key]
         for (event_id, part), had_s in overdue:
-            self._give_up(event_id, part, f"it took longer than {had_s:g} s")
+            if self._give_up(event_id, part, f"it took longer than {had_s:g} s"):
+                with self._lock:
+                    self._due.pop((event_id, part), None)
 
-    def _give_up(self, event_id: str, part: str | None, reason: str) -> None:
+    def _give_up(self, event_id: str, part: str | None, reason: str) -> bool:
+        """Whether that is settled: told, or nothing to tell."""
         telling = self.recall(event_id)
         parts = () if telling is None else tuple(p for p in telling.pending if part in (None, p))
-        if parts:
-            self.update(event_id, done=parts, notes=[f"no {p}: {reason}" for p in parts])
+        return not parts or self.update(event_id, done=parts, notes=[f"no {p}: {reason}" for p in parts])
 
     def _write(self, telling: AnyEvent) -> None:
         topic = self._topic_of(telling)
