@@ -1,10 +1,10 @@
-"""The threads that put what a camera sees into words, for all cameras: the newest wish of each camera counts."""
+"""The threads that put what a camera sees into words, for all cameras: alerts first, else each camera's newest wish."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -17,6 +17,9 @@ from agent.service.progress import Beat
 from config.errors import DescriberError
 
 log = structlog.get_logger()
+
+_ALERTS_WAITING = 2
+"""Alerts of one camera that wait for words; more than that could not get them in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,14 @@ class _Wish:
     fallback: Describe | None
     look: Look
     done: Callable[[Description], None]
+    alert: bool
 
 
 class DescribingThread:
     """Takes wishes from frame loops and never makes them wait.
 
-    A wish takes the place in the queue of the same camera's wish that has not begun; that one is told so. A description
+    A wish takes the place of the same camera's wish that has not begun; that one is told so. An alert's wish gives way
+    to nothing but a third alert: what comes after it waits behind it, and cameras with an alert go first. A description
     that has begun goes on to its end, at most `deadline_s`: where news never stops, something must still be said. Every
     wish is answered once, from a thread of this object or from the one that calls `wish` or `close`.
 
@@ -81,7 +86,7 @@ class DescribingThread:
         self._quiet_s, self._longest_s = quiet_s, 0.0
         self._interrupt = interrupt
         self._clock = clock
-        self._wishes: OrderedDict[str, _Wish] = OrderedDict()
+        self._wishes: OrderedDict[str, deque[_Wish]] = OrderedDict()  # alerts, then at most one other; never empty
         self._changed = threading.Condition()
         self._closed = False
         self._busy: set[str] = set()  # cameras whose wish has begun and is not answered
@@ -96,8 +101,8 @@ class DescribingThread:
 
     @property
     def patience_s(self) -> float:
-        """How long an answer may take: one description may have to end before it."""
-        return 2 * self._deadline_s
+        """How long an answer may take: one description may have to end before it, and that of another alert."""
+        return (1 + _ALERTS_WAITING) * self._deadline_s
 
     def wish(
         self,
@@ -107,15 +112,21 @@ class DescribingThread:
         done: Callable[[Description], None],
         *,
         fallback: Describe | None = None,
+        alert: bool = False,
     ) -> None:
         """Have a look described; `done` gets the answer. The features are copied before this returns. fallback: the
-        built-in model, asked when `describe` gives no words."""
-        wish = _Wish(describe, fallback, replace(look, features=look.features.copy()), done)
+        built-in model, asked when `describe` gives no words. alert: it is about one."""
+        wish = _Wish(describe, fallback, replace(look, features=look.features.copy()), done, alert)
+        replaced = None
         with self._changed:
             closed = self._closed
-            replaced = None if closed else self._wishes.get(camera)
             if not closed:
-                self._wishes[camera] = wish
+                line = self._wishes.setdefault(camera, deque())
+                if line and not line[-1].alert:
+                    replaced = line.pop()
+                elif alert and len(line) == _ALERTS_WAITING:
+                    replaced = line.popleft()
+                line.append(wish)
                 self._changed.notify_all()
         if closed:
             _answer(wish, Description("", "no text: the agent was stopping"))
@@ -132,7 +143,7 @@ class DescribingThread:
         waited for. A second call does nothing."""
         with self._changed:
             self._closed = True
-            left = list(self._wishes.values())
+            left = [wish for line in self._wishes.values() for wish in line]
             self._wishes.clear()
             self._changed.notify_all()
         self._interrupt()
@@ -176,7 +187,10 @@ class DescribingThread:
             camera = self._next()
             if self._closed or camera is None:
                 return None
-            wish = self._wishes.pop(camera)
+            line = self._wishes[camera]
+            wish = line.popleft()
+            if not line:
+                del self._wishes[camera]
             if wish.look.change:
                 wish = replace(wish, look=replace(wish.look, before=self._pictures.get(camera)))
             self._busy.add(camera)
@@ -184,7 +198,8 @@ class DescribingThread:
             return camera, wish
 
     def _next(self) -> str | None:
-        return next((camera for camera in self._wishes if camera not in self._busy), None)
+        free = [camera for camera in self._wishes if camera not in self._busy]
+        return next((camera for camera in free if self._wishes[camera][0].alert), free[0] if free else None)
 
     def _describe(self, wish: _Wish, beat: Beat) -> Description:
         told = self._say(wish.describe, wish.look, beat)

@@ -180,7 +180,7 @@ class CameraReporter:
             evidence=facts,
         )
         self._alarm = self._publish(news, frame, clip=True)
-        self._wish(frame, features, partial(self._told, self._alarm, False))
+        self._wish(frame, features, partial(self._told, self._alarm, False), alert=True)
         return self._alarm
 
     def alert(self, news: AnyNews, frame: Frame, features: NDArray[np.float32]) -> str | None:
@@ -190,7 +190,7 @@ class CameraReporter:
             return None
         news = news.model_copy(update={"degraded": (*news.degraded, *self._degraded)})
         event_id = self._publish(news, frame, clip=True)
-        self._wish(frame, features, partial(self._told, event_id, False))
+        self._wish(frame, features, partial(self._told, event_id, False), alert=True)
         return event_id
 
     def over(self, event_id: str, **changes: Any) -> None:
@@ -260,6 +260,7 @@ class CameraReporter:
         done: Callable[[Description], None],
         *,
         change: bool = False,
+        alert: bool = False,
     ) -> None:
         """Ask for words about a frame and its features; a picture is made only here, and only for who needs one."""
         if self._describe is None:
@@ -277,7 +278,7 @@ class CameraReporter:
         else:
             done = partial(self._described, features.copy(), done)
         look = Look(features, picture, change)
-        self._describing.wish(self.camera, describe, look, done, fallback=self._fallback)
+        self._describing.wish(self.camera, describe, look, done, fallback=self._fallback, alert=alert)
 
     def _told(self, event_id: str, change: bool, description: Description) -> None:
         """On a describing thread: descriptions of a camera come in order, so `text` is what was said before."""

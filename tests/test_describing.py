@@ -61,6 +61,36 @@ def test_the_newest_wish_replaces_the_one_that_waits_and_all_are_answered() -> N
     assert answers.got == {name: [Description("words")] for name in ("first", "third", "other camera")}
 
 
+def test_an_alert_gives_way_to_nothing_but_a_third_alert() -> None:
+    answers, order = Answers(), []
+    began, may_go = threading.Event(), threading.Event()
+
+    def say(name: str):  # type: ignore[no-untyped-def]
+        def words(_look: Look) -> Iterator[str]:
+            began.set()
+            may_go.wait(5)
+            order.append(name)
+            yield "words"
+
+        return words
+
+    with DescribingThread() as thread:
+        thread.wish("a", say("running"), LOOK, answers.to("running"))
+        assert began.wait(5)
+        wishes = ("b change", "a change 1", "a alert 1", "a alert 2", "a change 2", "a change 3", "b first")
+        for name in wishes:
+            thread.wish(name[0], say(name), LOOK, answers.to(name), alert="alert" in name)
+        thread.wish("c", say("c alert 1"), LOOK, answers.to("c alert 1"), alert=True)
+        for name in ("c alert 2", "c alert 3"):
+            thread.wish("c", say(name), LOOK, answers.to(name), alert=True)
+        may_go.set()
+        assert thread.finish(5)
+    assert order == ["running", "a alert 1", "a alert 2", "c alert 2", "c alert 3", "b first", "a change 3"]
+    dropped = ["b change", "a change 1", "a change 2", "c alert 1"]
+    assert all(answers.got[name] == [Description("", "no text: newer news came first")] for name in dropped)
+    assert all(answers.got[name] == [Description("words")] for name in order)
+
+
 def test_a_fault_costs_one_text_and_no_thread() -> None:
     answers = Answers()
 
