@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import onnxruntime
 import structlog
 
-from config.errors import EngineFault, StorageError
+from config.errors import EngineFault, StorageError, in_words
 from engines.fallback import FallbackEncoder, FallbackLanguage
 from engines.manifest import Model
 from engines.onnx.language import LanguageModel
@@ -56,8 +56,8 @@ class EncoderChoice:
             return host()
         try:
             first = TensorRtEncoder(self.runtime)
-        except EngineFault as fault:
-            tell(f"a camera's encoder runs on ONNX Runtime: {fault}")
+        except Exception as error:  # as in `_choose`
+            tell(f"a camera's encoder runs on ONNX Runtime: {in_words(error)}")
             return host()
         return FallbackEncoder(first, host, tell)
 
@@ -77,8 +77,8 @@ class DecoderChoice:
             return LanguageModel(host)
         try:
             first = TensorRtLanguage(self.runtime, host)
-        except EngineFault as fault:
-            tell(f"the decoder runs on ONNX Runtime: {fault}")
+        except Exception as error:  # as in `_choose`
+            tell(f"the decoder runs on ONNX Runtime: {in_words(error)}")
             return LanguageModel(host)
         return FallbackLanguage(first, lambda: LanguageModel(host), tell, NoRoom)
 
@@ -131,9 +131,9 @@ def _choose(
         runtime = open_tensorrt(model, purpose=purpose, gpu=gpu, precision=precision, may_build=may_build, watch=watch)
     except (EngineFault, StorageError) as fault:
         return host, (f"TensorRT is here and can't be used: {fault}.",), None
-    except (AttributeError, TypeError, RuntimeError) as error:  # what bindings raise that are not as we know them
-        log.exception("TensorRT or PyCUDA isn't as expected")
-        return host, (f"TensorRT or PyCUDA isn't as expected: {type(error).__name__}: {error}.",), None
+    except Exception as error:  # bindings that are not as we know them, or whose libraries are missing
+        log.exception("TensorRT or PyCUDA isn't as expected", reason=in_words(error))
+        return host, (f"TensorRT or PyCUDA isn't as expected: {in_words(error)}.",), None
     used = f"TensorRT {runtime.version} ({runtime.precision.value}) on {runtime.gpu.name}"
     return used, runtime.notes, runtime
 

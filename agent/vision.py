@@ -11,7 +11,7 @@ import cv2
 import structlog
 
 from agent.coherence.pipeline import Pictures
-from config.errors import EngineFault
+from config.errors import in_words
 from engines.preprocess import Preprocessor
 from vpi_ops.choice import host_kind, host_ops, host_why
 from vpi_ops.interface import VisionOps
@@ -50,8 +50,8 @@ class VisionChoice:
         try:
             ops = open_ops().ops
             return ops, DevicePictures(ops, preprocessor)
-        except (ImportError, EngineFault, MemoryError) as error:
-            log.error("image operations of a camera run on the CPU", reason=str(error))
+        except Exception as error:  # as in `choose_vision`
+            log.error("image operations of a camera run on the CPU", reason=in_words(error))
             return host_ops(), preprocessor
 
 
@@ -61,7 +61,8 @@ def installed(module: str) -> bool:
 
 
 def choose_vision(*, has: Has = installed) -> VisionChoice:
-    """Tries what is there: a kernel that can't be had or a flow engine that sees nothing move is not chosen."""
+    """Tries what is there: a kernel that can't be had or a flow engine that sees nothing move is not chosen. Raises
+    nothing that hardware or its bindings raise: that is why they are not chosen."""
     host_flow = f"OpenCV {cv2.__version__} DIS on the CPU"
     slower = () if (why := host_why()) is None else (why,)
     no_vpi = () if has("vpi") else (_NO_VPI,)
@@ -71,7 +72,9 @@ def choose_vision(*, has: Has = installed) -> VisionChoice:
 
     try:
         vision = open_ops()
-    except (ImportError, EngineFault, MemoryError) as error:
-        return VisionChoice(host_kind(), host_flow, (f"PyCUDA is here and can't be used: {error}.", *slower), no_vpi)
+    except Exception as error:  # of which class depends on what is broken, and in which version
+        log.warning("the GPU can't be used for image operations", reason=in_words(error), exc_info=True)
+        why = f"PyCUDA is here and can't be used: {in_words(error)}."
+        return VisionChoice(host_kind(), host_flow, (why, *slower), no_vpi)
     patches = f"CUDA kernels on {vision.gpu.name} ({vision.gpu.arch}), {vision.kernels}"
     return VisionChoice(patches, vision.flow or host_flow, (), no_vpi or vision.flow_why, True)

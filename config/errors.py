@@ -101,3 +101,8 @@ class DescriberError(StillwatchError):
 
 class EngineFault(StillwatchError):
     """The inference runtime failed during one call; the frame is lost, the engine may go on."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says; with its class where that is none of ours, for such messages are often a bare word."""
+    return str(error) if isinstance(error, StillwatchError) else f"{type(error).__name__}: {error}"

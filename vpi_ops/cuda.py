@@ -350,8 +350,12 @@ def load(folders: Sequence[Path] | None = None) -> Kernels:
             _log.warning("kernels_unloadable", file=str(file), error=str(error))
     code = _compile(architecture)
     target = places[-1] / kernels.cubin_name(toolkit, architecture)
+    try:
+        made = Kernels(driver.module_from_buffer(code), f"compiled here for {architecture}, kept in {target}")
+    except driver.Error as error:
+        raise EngineFault(f"what nvcc made of the kernels for {architecture} can't be loaded: {error}") from error
     kernels.keep(target, code)
-    return Kernels(driver.module_from_buffer(code), f"compiled here for {architecture}, kept in {target}")
+    return made
 
 
 def _compile(architecture: str) -> bytes:

@@ -347,6 +347,7 @@ def open_ops(*, width: int = 320) -> Vision:
     try:
         dense = OfaFlow(gpu)
     except FlowUnavailable as reason:
+        _log.warning("flow stays with the CPU", reason=str(reason))
         return Vision(JetsonOps(gpu, kernels, None, width=width), gpu, kernels.origin, None, (f"No OFA: {reason}.",))
     flow = f"OFA through VPI {dense.version}, {dense.route}"
     return Vision(JetsonOps(gpu, kernels, dense, width=width), gpu, kernels.origin, flow, ())

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from config.errors import in_words
 from vpi_ops.jetson_memory import Gpu
 
 Grey = NDArray[np.uint8]
@@ -76,19 +77,23 @@ class OfaFlow:
     def __init__(self, gpu: Gpu, *, grid: int = 4) -> None:
         try:
             import vpi
-        except ImportError as error:
-            raise FlowUnavailable(f"the Python module vpi can't be imported: {error}") from error
+        except Exception as error:  # built for another NumPy, say, it raises AttributeError
+            raise FlowUnavailable(f"the Python module vpi can't be imported: {in_words(error)}") from error
         self._vpi: Any = vpi
         self.version = str(getattr(vpi, "__version__", "of unknown version"))
         self._gpu = gpu
         self._grid = grid
         self._lane: _Lane | None = None
         self._busy = threading.Lock()
-        available = getattr(vpi.Backend, "AVAILABLE", None)
-        if not hasattr(vpi.Backend, "OFA") or (available is not None and not vpi.Backend.OFA & available):
+        try:
+            available = getattr(vpi.Backend, "AVAILABLE", None)
+            there = hasattr(vpi.Backend, "OFA") and (available is None or bool(vpi.Backend.OFA & available))
+            with gpu.active():
+                self._stream: Any = vpi.Stream() if there else None
+        except Exception as error:
+            raise FlowUnavailable(f"VPI can't be used: {in_words(error)}") from error
+        if not there:
             raise FlowUnavailable("VPI has no OFA backend on this machine")
-        with gpu.active():
-            self._stream: Any = vpi.Stream()
         self.route, self.convention = self._find()
 
     def __call__(self, previous: Grey, current: Grey) -> Floats:
@@ -144,13 +149,13 @@ class OfaFlow:
         for route in ROUTES:
             try:
                 ways = (self._run(route, previous, current), self._run(route, current, previous))
-            except (RuntimeError, TypeError, AttributeError) as error:  # VPI's own, and names that a version lacks
-                why.append(f"{route}: {error}")
+                for convention in CONVENTIONS:
+                    found = convention.sign * np.median(ways[convention.swapped][shown], axis=0)
+                    if np.abs(found - (-_MOVED, 0)).max() < 2:
+                        return route, convention
+            except Exception as error:  # VPI's own, names that a version lacks, a read-out that is not as we know it
+                why.append(f"{route}: {in_words(error)}")
                 continue
-            for convention in CONVENTIONS:
-                found = convention.sign * np.median(ways[convention.swapped][shown], axis=0)
-                if np.abs(found - (-_MOVED, 0)).max() < 2:
-                    return route, convention
             why.append(f"{route}: a block that moved by {_MOVED} px is not found where it came from")
         raise FlowUnavailable("; ".join(why))
 
