@@ -236,13 +236,19 @@ class CameraWatch:
 
     def pause(self) -> None:
         """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
-        self._reporter.interrupted("analysis was switched off")
+        self._end_alarm("analysis was switched off")
         for follower in self._followers:
             follower.interrupted("analysis was switched off")
         self.reading = Reading()
         self._vlm.reset()
         self._change.reset()
         self._described = False
+
+    def _end_alarm(self, reason: str) -> None:
+        """The alarm that is on is over because it can't be seen any more; if it goes on afterwards it is told anew."""
+        self._reporter.interrupted(reason)
+        self._anomaly.interrupted()
+        self._alarm = None
 
     def close(self) -> None:
         """After the last frame: end what is open, keep what was learned."""
@@ -342,20 +348,32 @@ class CameraWatch:
         anew = gap_s > _GAP_S or result.cut or frame.discontinuity
         look = look_of(frame, result, view.cell_places, 0.0 if anew else gap_s, whole=anew, ignored=view.unwatched)
         alarm = self._anomaly.update(look, now_s, cut=anew)
-        if self._anomaly.state.phase is not AnomalyPhase.LEARNING and result.picture is not None:
-            self._watch_tampering(frame, self._anomaly.strange[~view.unwatched], result.picture, now_s)
+        judges = self._anomaly.state.phase is not AnomalyPhase.LEARNING
+        strange = self._anomaly.strange[~view.unwatched]
+        if judges and result.picture is not None and self._watch_tampering(frame, strange, result.picture, now_s):
+            return None
+        if alarm is None and self._alarm is None:
+            standing = self._anomaly.standing
+            if standing is not None and self._reporter.muted_until is None:
+                return standing  # it began while nothing was to be told, and goes on
         return alarm
 
     def _watch_tampering(
         self, frame: Frame, strange: NDArray[np.bool_], picture: NDArray[np.uint8], now_s: float
-    ) -> None:
+    ) -> bool:
+        """Whether the camera was moved or covered with this frame: then no alarm of a thing goes on."""
         event = self._tamper.process(strange, edges_of(picture), now_s)
+        began = event is not None and not event.over
         if event is not None:
+            if began:
+                self._end_alarm(f"the camera was {event.kind.value}")
             self._reporter.tampered(None if event.over else event.kind, frame)
         standing = self._tamper.standing
         if standing is not None and standing.kind is Tampering.MOVED and now_s - standing.since_s >= _MOVED_FOR_S:
             self._reporter.tampered(None, frame)
             self._relearn()
+            return True
+        return began
 
     def _show(self, frame: Frame, result: FrameResult, view: _View) -> None:
         """Let the followers see it."""

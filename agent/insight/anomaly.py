@@ -194,6 +194,11 @@ class AnomalyModel:
         return AnomalyState(phase, 1.0, max(0.0, self._level))
 
     @property
+    def standing(self) -> Alarm | None:
+        """The alarm that is on, as it stands; None when there is none."""
+        return self._describe(Episode(self._onset_s, self._last_s)) if self._told else None
+
+    @property
     def strange(self) -> NDArray[np.bool_]:
         """bool (T,): tokens of the last frame that look unlike their place."""
         return np.asarray(self.judge.strange >= STRANGE)
@@ -247,6 +252,14 @@ class AnomalyModel:
         self._peak = None
         return alarm
 
+    def interrupted(self) -> None:
+        """Nothing is watched for now: an alarm that is on ends untold, and what is still unusual afterwards is a new
+        one."""
+        if self._told:
+            self._remember_alarm()
+        self._onset.cancel()
+        self._told, self._peak = False, None
+
     def seen(self) -> Seen:
         """The last frame, to `teach` it later."""
         hour = 12.0 if self._look is None else self._look.hour
@@ -296,9 +309,13 @@ class AnomalyModel:
 
     def _end(self, episode: Episode, *, accepted: bool = False) -> Alarm:
         alarm = self._describe(episode, ended=True, accepted=accepted)
-        self._history_of(self._peak_now()).add_alarm(self._peak_now().score, self._last_s)
+        self._remember_alarm()
         self._told, self._peak = False, None
         return alarm
+
+    def _remember_alarm(self) -> None:
+        peak = self._peak_now()
+        self._history_of(peak).add_alarm(peak.score, self._last_s)
 
     def _describe(self, episode: Episode, *, ended: bool = False, accepted: bool = False) -> Alarm:
         peak = self._peak_now()

@@ -56,6 +56,7 @@ class _Notes:
     states: DescribedStates = field(default_factory=DescribedStates)
     alarms: list[tuple[float, str]] = field(default_factory=list)
     tampers: int = 0
+    muted_until: None = None
 
     def first_look(self, frame: Frame, features: NDArray[np.float32]) -> None: ...
 

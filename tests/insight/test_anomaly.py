@@ -198,6 +198,21 @@ def test_accept_ends_an_alarm_at_once() -> None:
     assert street.run(60, cells(3, 3, 2, 2)) == []
 
 
+def test_after_an_interruption_what_is_still_there_is_an_alarm_again_and_was_not_learned() -> None:
+    street = learned(Street())
+    guest = cells(2, 2, 2, 2)
+    (first,) = street.run(5, guest)
+    street.model.interrupted()
+    assert street.model.state.phase is AnomalyPhase.WATCHING and street.model.standing is None
+    street.now_s += 600
+    street.step(guest, cut=True)
+    (again,) = street.run(10, guest)
+    assert not again.ended and again.onset_s > first.onset_s + 600
+    assert street.model.standing is not None
+    assert [e.ended for e in street.run(20)] == [True]
+    assert street.run(60) == [] and [e.ended for e in street.run(5, guest)] == [False]
+
+
 def test_a_glance_at_another_scene_is_no_alarm_and_leaves_the_baseline_alone() -> None:
     street = learned(Street())
     mean = street.model.normal.appearance.mean.copy()
