@@ -37,7 +37,7 @@ def on_message(_client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> N
     try:
         alert = json.loads(message.payload)
         known = seen.get(alert["id"], 0)
-        news = alert["seq"] > known
+        news = alert["seq"] > known or alert["seq"] == 0  # 0: the agent's disk refused to number it
         seen[alert["id"]] = max(known, alert["seq"])
     except (ValueError, KeyError, TypeError):
         print(f"{message.topic}: not an alert", flush=True)

@@ -10,12 +10,17 @@ from events_memory import memory_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.events.model import EventType, SemanticChange, event, new_id
+from agent.events.model import AnyEvent, EventType, SemanticChange, Severity, event, new_id
 from agent.events.outbox import Outbox
 from agent.mqtt.delivery import Delivery, Outgoing
 from agent.mqtt.session import Ack
 
 TAKEN, NOBODY, DENIED = Ack(0, 0, "Success"), Ack(0, 0x10, "No matching subscribers"), Ack(0, 0x87, "Not authorized")
+
+
+def telling(severity: Severity) -> AnyEvent:
+    news = SemanticChange(camera="front", distance=0.5, severity=severity)
+    return event(news, event_id=new_id(), type=EventType.NEW, ts=datetime.now(timezone.utc), device="box")
 
 
 def put(outbox: Outbox, camera: str = "front", topic: str | None = None, text: str = "") -> int:
@@ -75,7 +80,7 @@ def test_whatever_happens_each_camera_arrives_whole_and_in_order(steps: list[str
                 arrived.append((camera, seq))
             delivery.prove()
             delivery.acknowledged(row, ack, now)
-            delivery.save()
+            delivery.save(now)
 
         for n, step in enumerate([*steps, *["step", "ack all", "wait"] * 30]):
             if n >= len(steps) and outbox.depth == 0:
@@ -124,7 +129,7 @@ def test_a_refused_topic_waits_alone_and_is_set_aside_in_the_end(outbox: Outbox)
         if bad in sent:
             delivery.acknowledged(bad, DENIED, now)
             tries += 1
-        delivery.save()
+        delivery.save(now)
         now += 0.5
     assert (tries, outbox.dropped, outbox.depth) == (3, {"refused": 1}, 0)
 
@@ -145,7 +150,7 @@ def test_the_event_that_kills_connections_is_found_and_the_others_arrive(outbox:
             for row in sent:
                 delivery.acknowledged(row, TAKEN, 0.0)
                 arrived.append(row)
-        delivery.save()
+        delivery.save(0.0)
         if outbox.depth == 0:
             break
     assert arrived == [all_rows[0], all_rows[1], all_rows[3]]
@@ -168,7 +173,7 @@ def test_after_a_reconnect_events_wait_for_their_listeners_but_not_for_ever(outb
     delivery = Delivery(outbox, patience_s=20.0)
     delivery.begin(0.0, None)
     ready(delivery, outbox, "front")
-    delivery.save()
+    delivery.save(0.0)
     delivery.lost()
     first, second = put(outbox), put(outbox)
     delivery.begin(100.0, None)
@@ -181,7 +186,7 @@ def test_after_a_reconnect_events_wait_for_their_listeners_but_not_for_ever(outb
     delivery.acknowledged(first, NOBODY, 121.0)
     assert rows(delivery.next(20, 121.0)) == [second]
     delivery.acknowledged(second, NOBODY, 121.0)
-    delivery.save()
+    delivery.save(0.0)
     assert outbox.depth == 0
 
 
@@ -191,7 +196,7 @@ def test_where_nobody_ever_listened_nothing_waits(outbox: Outbox) -> None:
     row = put(outbox)
     delivery.next(20, 0.0)
     delivery.acknowledged(row, NOBODY, 0.0)
-    delivery.save()
+    delivery.save(0.0)
     assert outbox.depth == 0
 
 
@@ -223,8 +228,46 @@ def test_late_events_say_so_and_are_paced() -> None:
                 assert '"replayed":true,"age_s":60.0' in out.payload
                 delivery.acknowledged(out.row, TAKEN, now)
                 count += 1
-            delivery.save()
+            delivery.save(now)
             wait = delivery.due_in(now)
             now += wait if wait else 0.0
         assert count == 120
         assert 0.9 < now - 60.0 < 1.5
+
+
+def test_what_the_disk_refuses_to_note_is_not_sent_twice_and_noted_later(outbox: Outbox) -> None:
+    delivery = Delivery(outbox, retry_s=1.0)
+    delivery.begin(0.0, None)
+    ready(delivery, outbox, "front")
+    delivery.save(0.0)
+    rows_kept = [put(outbox) for _ in range(3)]
+    outbox._db.execute("PRAGMA query_only = ON")
+    for row in rows(delivery.next(20, 0.0)):
+        delivery.acknowledged(row, TAKEN, 0.0)
+    delivery.save(0.0)
+    assert delivery.trouble and "readonly" in delivery.trouble[0]
+    assert delivery.due_in(0.0) == 1.0
+    delivery.lost()
+    delivery.begin(0.5, None)
+    assert delivery.next(20, 0.5) == [] and outbox.depth == len(rows_kept)
+    unstored = telling(Severity.INFO)
+    outbox.hold(unstored, "front/change")
+    (sent,) = delivery.next(20, 0.5)
+    assert unstored.id in sent.payload and '"seq":0' in sent.payload
+    delivery.acknowledged(sent.row, TAKEN, 0.5)
+    outbox._db.execute("PRAGMA query_only = OFF")
+    delivery.save(0.9)
+    assert outbox.depth == len(rows_kept), "not before its time"
+    delivery.save(1.0)
+    assert outbox.depth == 0 and outbox.held() == [] and delivery.trouble == ()
+
+
+def test_what_waits_in_memory_is_bounded_and_in_its_place(outbox: Outbox) -> None:
+    first = put(outbox)
+    alert = telling(Severity.HIGH)
+    outbox.hold(alert, "front/alert")
+    last = put(outbox)
+    assert [stored.row for stored in outbox.pending(9)] == [first, -1, last]
+    for _ in range(1000):
+        outbox.hold(telling(Severity.INFO), "front/change")
+    assert len(outbox.held()) == 500 and outbox.held()[0].document["id"] == alert.id

@@ -255,6 +255,38 @@ def test_a_denied_topic_is_counted_and_does_not_stop_the_others() -> None:
         assert box.link.state.connected
 
 
+def test_a_disk_that_refuses_does_not_touch_the_link(broker: LocalBroker) -> None:
+    handlers = {"ping": lambda _command: {"pong": True}}
+    with Subscriber(broker.port) as watcher, agent(broker.url, handlers=handlers) as box:
+        box.book.publish(Anomaly(camera="front"))
+        until(lambda: watcher.on(f"{BASE}/front/alert") and box.outbox.depth == 0, "the first alert")
+        with box.outbox._lock:
+            box.outbox._db.execute("PRAGMA query_only = ON")
+        in_time = box.book.publish(Anomaly(camera="front", text="not stored"))
+        until(lambda: len(watcher.on(f"{BASE}/front/alert")) == 2, "the alert that was not kept")
+        told = watcher.on(f"{BASE}/front/alert")[-1].document
+        assert (told["id"], told["seq"], box.book.dropped) == (in_time, 0, {"disk": 1})
+        assert told["degraded"] == ["not kept: attempt to write a readonly database"]
+        refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON event BEGIN SELECT RAISE(ABORT, 'no writing'); END"
+        with box.outbox._lock:
+            box.outbox._db.execute("PRAGMA query_only = OFF")
+            box.outbox._db.execute(refuse)
+        for _ in range(3):
+            box.book.publish(Anomaly(camera="front", text="stored, and can't be marked as sent"))
+        until(lambda: len(watcher.on(f"{BASE}/front/alert")) == 5, "the alerts")
+        until(lambda: any("can't be noted" in sentence for sentence in box.link.state.trouble), "the trouble")
+        box.link.set_camera_available("front", True)
+        watcher.publish(f"{BASE}/cmd/ping")
+        until(lambda: watcher.on(f"{BASE}/cmd/ping/result"), "the answer")
+        until(lambda: watcher.last(f"{BASE}/front/availability") == "online", "the state")
+        assert box.outbox.depth == 3
+        with box.outbox._lock:
+            box.outbox._db.execute("DROP TRIGGER refuse")
+        until(lambda: box.outbox.depth == 0 and box.link.state.trouble == (), "the disk")
+        assert len(watcher.on(f"{BASE}/front/alert")) == 5
+        assert (box.link.state.connected, box.link.state.connections) == (True, 1)
+
+
 @pytest.mark.parametrize(("protocol", "option"), [("5", "max_packet_size 3000"), ("3.1.1", "max_packet_size 3000")])
 def test_an_event_too_large_for_the_broker_does_not_stop_the_others(protocol: str, option: str) -> None:
     """With MQTT 5 the broker says what it takes; with 3.1.1 it just ends the connection, each time."""

@@ -3,8 +3,9 @@
 `publish` and `update` cost the caller some hundred microseconds and never touch the disk: they hand a finished telling
 to the book's own thread. That thread writes the outbox, then tells the sinks and wakes the MQTT link, in the order of
 the calls. An event is safe once the outbox has taken it, which `flush` waits for; a crash before that (a few
-milliseconds, longer on a slow disk) loses it. The way to the thread is bounded: when the disk hangs, tellings beyond
-`capacity` are given up and counted, not held in memory without end.
+milliseconds, longer on a slow disk) loses it. What the disk refuses is told all the same, as not kept. The way to the
+thread is bounded: when the disk hangs, tellings beyond `capacity` are given up and counted, not held in memory without
+end.
 
 An event is told in steps: at once with what is known, `pending` naming what will follow (`text`, `snapshot`, `clip`),
 then again as each part comes. A part that has not come by its deadline is given up, in an update that says so.
@@ -39,8 +40,8 @@ _WITH_AN_END = ("anomaly", "rule", "health")
 
 class EventBook:
     """Takes news from any thread. `topic_of` names an event's topic; `stored` is called (from the book's thread) after
-    each telling that the outbox has taken. days: how long delivered events are kept as history. beat: the heart of
-    the book's thread."""
+    each telling that the outbox has taken, or holds in memory because the disk refuses. days: how long delivered events
+    are kept as history. beat: the heart of the book's thread."""
 
     def __init__(
         self,
@@ -259,12 +260,12 @@ class EventBook:
                 log.error("events can't be kept", reason=str(error))
             self._trouble = f"events can't be kept: {error}"
             telling = telling.model_copy(update={"degraded": (*telling.degraded, f"not kept: {error}")})
+            self._outbox.hold(telling, topic)
         else:
             self._trouble = None
         for sink in self._sinks:
             sink.append(topic, telling)
-        if telling.seq:
-            self._stored(telling)
+        self._stored(telling)
 
     def _prune(self) -> None:
         try:

@@ -27,6 +27,7 @@ from typing import Any
 import structlog
 
 from agent.events.model import AnyEvent
+from agent.events.unstored import Unstored, UnstoredEvents
 from config.errors import ConfigError
 
 log = structlog.get_logger()
@@ -93,6 +94,7 @@ class Outbox:
         self.damaged: str | None = None
         self._first_seq = 1
         self._scarce = False
+        self._unstored = UnstoredEvents()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -103,6 +105,7 @@ class Outbox:
                 self._set_aside(error)
                 self._db = self._open()
             self._depth, self._bytes = self._totals()
+            self._last_row = int(self._db.execute("SELECT ifnull(max(row), 0) FROM event").fetchone()[0])
             self._dropped: dict[str, int] = dict(self._db.execute("SELECT name, value FROM counter"))
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"{path}: can't open the event outbox: {error}; check events.dir") from error
@@ -204,7 +207,7 @@ class Outbox:
             event = event.model_copy(update={"seq": seq})
             document = event.model_dump_json()
             size = len(document.encode())
-            self._db.execute(
+            added = self._db.execute(
                 "INSERT INTO event(id, camera, seq, kind, type, topic, severity,"
                 " document, bytes, run, stored, monotonic) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -215,12 +218,17 @@ class Outbox:
             excess = self._bytes + size - self._max_bytes
             if excess > 0:
                 self._forget(excess)
+        self._last_row = added.lastrowid or self._last_row
         if excess > 0:
             self._recount()
         else:
             self._depth += 1
             self._bytes += size
         return event
+
+    def hold(self, event: AnyEvent, topic: str) -> None:
+        """Keep in memory what `append` could not keep: it is told to a broker that is there, and gone with this run."""
+        self._unstored.put(event, topic, after=self._last_row, monotonic=self._monotonic())
 
     def _forget(self, size: int) -> None:
         """Delete about `size` bytes of documents: history, then what waits by severity and age. In a transaction."""
@@ -252,7 +260,8 @@ class Outbox:
         skip_topics: Sequence[str] = (),
         skip_cameras: Sequence[str] = (),
     ) -> list[Stored]:
-        """The oldest events that wait, in the order of acceptance, from row `after` on."""
+        """The oldest events that wait, in the order of acceptance, from row `after` on; among them what `hold` keeps
+        (its rows are below 0)."""
         query = (
             "SELECT row, camera, topic, document, bytes, run, stored, monotonic, tries FROM event"
             f" WHERE state = 0 AND row > ? AND topic NOT IN ({','.join('?' * len(skip_topics))})"
@@ -261,7 +270,7 @@ class Outbox:
         with self._lock:
             found = self._db.execute(query, (after, *skip_topics, *skip_cameras, limit)).fetchall()
         now, monotonic = self._clock(), self._monotonic()
-        return [
+        kept = [
             Stored(
                 row=row,
                 camera=camera,
@@ -274,6 +283,26 @@ class Outbox:
             )
             for row, camera, topic, document, size, run, stored, then, tries in found
         ]
+        unstored = self._unstored.waiting(skip_topics, skip_cameras)
+        ordered = [((s.row, 0), s) for s in kept] + [((u.after, -u.row), self._as_stored(u)) for u in unstored]
+        return [s for _, s in sorted(ordered, key=lambda pair: pair[0])][:limit]
+
+    def held(self, *, skip_topics: Sequence[str] = (), skip_cameras: Sequence[str] = ()) -> list[Stored]:
+        """What `hold` keeps. Never touches the disk."""
+        return [self._as_stored(unstored) for unstored in self._unstored.waiting(skip_topics, skip_cameras)]
+
+    def _as_stored(self, unstored: Unstored) -> Stored:
+        document = unstored.event.model_dump(mode="json")
+        return Stored(
+            row=unstored.row,
+            camera=unstored.event.camera,
+            topic=unstored.topic,
+            document=document,
+            size=len(json.dumps(document, ensure_ascii=False).encode()),
+            age_s=max(0.0, self._monotonic() - unstored.monotonic),
+            earlier_run=False,
+            tries=0,
+        )
 
     def delivered(self, rows: Sequence[int]) -> None:
         """These have arrived. Rows that are gone or settled are passed over."""
@@ -284,6 +313,10 @@ class Outbox:
         self._settle([row], _QUARANTINED, reason)
 
     def _settle(self, rows: Sequence[int], state: int, reason: str | None) -> None:
+        self._unstored.discard(rows)
+        rows = [row for row in rows if row > 0]
+        if not rows:
+            return
         with self._lock:
             with _unsynced(self._db), _transaction(self._db):
                 changed = sum(

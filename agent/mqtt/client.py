@@ -119,6 +119,7 @@ class MqttLink:
         """Never waits."""
         denied = dict(self._exchange.denied) if self._exchange is not None else {}
         trouble = [f"the broker does not take {topic}: {reason}" for topic, reason in sorted(denied.items())]
+        trouble += self._delivery.trouble
         if self._failure is not None:
             trouble.insert(0, self._failure)
         if self._short_lived >= _TOO_OFTEN:

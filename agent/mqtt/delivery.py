@@ -9,6 +9,8 @@ Events go in the order of acceptance and up to `window` unacknowledged at once. 
 - After a lost connection the subscribers have lost theirs too. So each camera starts again with one event at a time,
   and while the broker says that nobody listens (MQTT 5, reason 16) where somebody did before, it waits for them, for
   `patience_s`.
+- A disk that refuses must not stop the telling: what has arrived and can't be noted is known until the run ends (and
+  comes again in the next), what can't be read waits; both are tried again with growing pauses and told in `trouble`.
 - An event that ends the connection each time (a packet that this broker does not take) must not stop all others: after
   a connection died with events in flight they go one by one, each after the connection has proved itself; the one on
   which it dies `max_tries` times is set aside.
@@ -17,6 +19,7 @@ Events go in the order of acceptance and up to `window` unacknowledged at once. 
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +34,7 @@ log = structlog.get_logger()
 _NO_SUBSCRIBERS = 0x10
 _LISTEN_AGAIN_S = 0.25
 _BURST_S = 0.1
+_LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,20 @@ class Outgoing:
     topic: str
     payload: str
     form: str
+
+
+@dataclass(slots=True)
+class _Trying:
+    """Something that fails and is tried again, after growing pauses."""
+
+    until: float = 0.0
+    tries: int = 0
+    reason: str | None = None
+
+    def again(self, now: float, first_s: float, reason: str) -> None:
+        self.until = now + min(_LONGEST_PAUSE_S, first_s * 2.0 ** min(self.tries, 20))
+        self.tries += 1
+        self.reason = reason
 
 
 class Delivery:
@@ -66,6 +84,10 @@ class Delivery:
         self._retry_s = retry_s
         self._in_flight: dict[int, Stored] = {}
         self._arrived: list[int] = []
+        self._aside: dict[int, str] = {}
+        self._saving, self._reading = _Trying(), _Trying()
+        self._refusals: dict[int, int] = {}
+        self._now = 0.0
         self._suspects: set[int] = set()
         self._heard: set[str] = set()
         self._cursor = 0
@@ -81,9 +103,18 @@ class Delivery:
     def in_flight(self) -> int:
         return len(self._in_flight)
 
+    @property
+    def trouble(self) -> tuple[str, ...]:
+        """What the disk refuses, as sentences. From any thread."""
+        unsaved, unread = self._saving.reason, self._reading.reason
+        return (
+            *((f"what was sent can't be noted, a later run sends it again: {unsaved}",) if unsaved else ()),
+            *((f"the events that wait can't be read: {unread}",) if unread else ()),
+        )
+
     def begin(self, now: float, max_packet: int | None) -> None:
         """A new connection: start from the oldest event that waits. max_packet: bytes the broker takes, None = any."""
-        self._begun_at = now
+        self._begun_at = self._now = now
         self._max_packet = max_packet
         self._cursor = 0
         self._holds.clear()
@@ -104,6 +135,7 @@ class Delivery:
 
     def next(self, room: int, now: float) -> list[Outgoing]:
         """What to send now, at most `room`."""
+        self._now = now
         if any(now >= until for until in self._holds.values()):
             self._holds = {key: until for key, until in self._holds.items() if now < until}
             self._cursor = 0
@@ -112,16 +144,25 @@ class Delivery:
         room = min(room, window - len(self._in_flight))
         if room <= 0 or (one_by_one and not self._proved):
             return []
-        found = self._outbox.pending(
-            room + len(self._in_flight),
-            after=self._cursor,
-            skip_topics=[name for kind, name in self._holds if kind == "topic"],
-            skip_cameras=[name for kind, name in self._holds if kind == "camera"],
-        )
-        waiting = [stored for stored in found if stored.row not in self._in_flight and stored.row not in self._arrived]
-        if not waiting and not self._in_flight and not self._holds:
+        settled = {*self._in_flight, *self._arrived, *self._aside}
+        waiting = [stored for stored in self._read(room + len(settled), now) if stored.row not in settled]
+        if not waiting and not self._in_flight and not self._holds and self._reading.reason is None:
             self._suspects.clear()  # the outbox dropped them to make room
         return self._choose(waiting, room, now)
+
+    def _read(self, limit: int, now: float) -> list[Stored]:
+        topics = [name for kind, name in self._holds if kind == "topic"]
+        cameras = [name for kind, name in self._holds if kind == "camera"]
+        if now >= self._reading.until:
+            try:
+                found = self._outbox.pending(limit, after=self._cursor, skip_topics=topics, skip_cameras=cameras)
+                self._reading = _Trying()
+                return found
+            except sqlite3.Error as error:
+                if self._reading.reason is None:
+                    log.error("the events that wait can't be read", reason=str(error))
+                self._reading.again(now, self._retry_s, str(error))
+        return self._outbox.held(skip_topics=topics, skip_cameras=cameras)[:limit]
 
     def _choose(self, waiting: list[Stored], room: int, now: float) -> list[Outgoing]:
         chosen: list[Outgoing] = []
@@ -146,7 +187,7 @@ class Delivery:
             if stored.camera not in self._ready:
                 busy.add(stored.camera)
             if not passed_over:
-                self._cursor = stored.row
+                self._cursor = max(self._cursor, stored.row)
         return chosen
 
     def acknowledged(self, row: int, ack: Ack, now: float) -> None:
@@ -177,26 +218,39 @@ class Delivery:
         self._cursor = 0
 
     def _count_refusal(self, row: int, reason: str) -> int:
-        tries = self._outbox.refused(row)
+        tries = self._refusals[row] = self._refusals.get(row, 0) + 1
         if tries >= self._max_tries:
             self._set_aside(row, reason)
         return tries
 
     def _set_aside(self, row: int, reason: str) -> None:
         log.error("an event can't be delivered and is set aside", row=row, reason=reason)
-        self._outbox.quarantine(row, reason)
+        self._aside[row] = reason
+        self.save(self._now)
 
-    def save(self) -> None:
-        """Write what has arrived to the outbox, in one transaction."""
-        if self._arrived:
+    def save(self, now: float) -> None:
+        """Write what has arrived to the outbox, in one transaction, and what is set aside. What the disk refuses is
+        kept and written later."""
+        if now < self._saving.until or not (self._arrived or self._aside):
+            return
+        try:
             self._outbox.delivered(self._arrived)
             self._arrived = []
+            while self._aside:
+                row, reason = next(iter(self._aside.items()))
+                self._outbox.quarantine(row, reason)
+                del self._aside[row]
+        except sqlite3.Error as error:
+            if self._saving.reason is None:
+                log.error("what was sent can't be noted", reason=str(error))
+            self._saving.again(now, self._retry_s, str(error))
+        else:
+            self._saving = _Trying()
 
     def due_in(self, now: float) -> float | None:
         """Seconds until something that is held back may go, None when nothing is."""
-        times = [*self._holds.values()]
-        if self._next_replay_at > now:
-            times.append(self._next_replay_at)
+        later = (self._next_replay_at, self._saving.until, self._reading.until)
+        times = [*self._holds.values(), *(time for time in later if time > now)]
         return max(0.0, min(times) - now) if times else None
 
 

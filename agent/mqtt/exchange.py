@@ -59,13 +59,12 @@ class Exchange:
         return max((now - sent.at for sent in self._sent.values()), default=0.0)
 
     def step(self, now: float, *, events: bool = True) -> None:
-        """Take in what came, send what is due. Without `events` none is begun. Raises sqlite3.Error from the outbox."""
+        """Take in what came, send what is due. Without `events` none is begun."""
         for ack in self._session.acks():
             self._settle(ack, now)
         while (refusal := self._session.refused_subscription()) is not None:
             topic, reason = refusal
             self.denied[f"our listening to {topic}"] = reason
-        self._delivery.save()
         while self._replies and self._room > 0:
             reply = self._replies.popleft()
             self._publish(_Sent("reply", reply.topic, now), reply.payload, correlation=reply.correlation)
@@ -75,6 +74,7 @@ class Exchange:
         if events:
             for outgoing in self._delivery.next(self._room // 2 if self._limit > 1 else self._room, now):
                 self._tell(outgoing, now)
+        self._delivery.save(now)
 
     def _tell(self, outgoing: Outgoing, now: float) -> None:
         """The form first: a broker answers in order, so when it has taken the event it has had the form, too."""
