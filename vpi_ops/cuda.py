@@ -13,6 +13,7 @@ they were loaded. Results equal those of `vpi_ops.host.HostOps` within what docs
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,15 @@ class PatchFormat:
 
 
 class Kernels:
-    """The kernels of one module in one context. origin: a sentence on where they come from."""
+    """The kernels of one module in one context. origin: a sentence on where they come from. context: PyCUDA's, made
+    current to unload the module; in no other can that be done."""
 
-    def __init__(self, module: Module, origin: str) -> None:
+    def __init__(self, module: Module, origin: str, context: Any = None) -> None:
         self.origin = origin
-        self._module = module  # functions die with their module
+        self._module = [module]  # functions die with their module
         self._functions = {name: module.get_function(name).prepare(types) for name, types in SIGNATURES.items()}
+        if context is not None:
+            weakref.finalize(self, _unload, context, self._module, self._functions).atexit = False
 
     # From the frame.
 
@@ -318,6 +322,15 @@ class Kernels:
             self._functions[name].prepared_async_call(grid, block, stream, *arguments)
 
 
+def _unload(context: Any, module: list[Module], functions: dict[str, Any]) -> None:
+    context.push()
+    try:
+        functions.clear()
+        module.clear()
+    finally:
+        context.pop()
+
+
 def sides(patch: int) -> tuple[int, int]:
     """Pixels along a patch at half and quarter size. Raises ValueError above `LARGEST_PATCH`."""
     if not 0 < patch <= LARGEST_PATCH:
@@ -341,17 +354,19 @@ def load(folders: Sequence[Path] | None = None) -> Kernels:
     places = list(folders or (kernels.BUILT, kernels.cache_folder()))
     toolkit: kernels.Version = driver.get_version()[:2]
     newest = max(toolkit, divmod(driver.get_driver_version() // 10, 100))
+    context = driver.Context.get_current()
     major, minor = driver.Context.get_device().compute_capability()
     architecture = f"sm_{major}{minor}"
     for file in kernels.found(places, newest, architecture):
         try:
-            return Kernels(driver.module_from_buffer(file.read_bytes()), str(file))
+            return Kernels(driver.module_from_buffer(file.read_bytes()), str(file), context)
         except driver.Error as error:  # made for another architecture, or damaged
             _log.warning("kernels_unloadable", file=str(file), error=str(error))
     code = _compile(architecture)
     target = places[-1] / kernels.cubin_name(toolkit, architecture)
     try:
-        made = Kernels(driver.module_from_buffer(code), f"compiled here for {architecture}, kept in {target}")
+        origin = f"compiled here for {architecture}, kept in {target}"
+        made = Kernels(driver.module_from_buffer(code), origin, context)
     except driver.Error as error:
         raise EngineFault(f"what nvcc made of the kernels for {architecture} can't be loaded: {error}") from error
     kernels.keep(target, code)

@@ -23,7 +23,7 @@ from vpi_ops.interface import FlowField, Held, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
 from vpi_ops.jetson_frames import DeviceFrames
 from vpi_ops.jetson_grey import Grey, GreyImages
-from vpi_ops.jetson_memory import NON_BLOCKING, Gpu, open_gpu
+from vpi_ops.jetson_memory import Gpu, open_gpu
 from vpi_ops.jetson_tokens import TokenMaps
 
 _BINS = 512
@@ -53,8 +53,6 @@ class JetsonOps(HostOps):
         self._known: dict[tuple[int, ...], Floats] = {}
         self._fields: Floats | None = None
         self._errors = np.zeros((0, 0), np.float32)
-        with gpu.active():
-            self._beside: Any = gpu.cuda.Stream(NON_BLOCKING)
 
     @property
     def traffic(self) -> Counter[str]:
@@ -226,9 +224,9 @@ class JetsonOps(HostOps):
                 backward + self._fields.strides[0],
                 (forward.shape[1], forward.shape[0]),
                 self._at(self._errors),
-                self._beside,
+                self.gpu.beside,
             )
-            self._beside.synchronize()
+            self.gpu.beside.synchronize()
         self.gpu.traffic.update(launches=1, syncs=1, readbacks=1)
         return replace(flow, error=np.array(self._errors))
 

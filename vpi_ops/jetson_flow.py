@@ -153,6 +153,8 @@ class OfaFlow:
                     found = convention.sign * np.median(ways[convention.swapped][shown], axis=0)
                     if np.abs(found - (-_MOVED, 0)).max() < 2:
                         return route, convention
+            except MemoryError:
+                raise
             except Exception as error:  # VPI's own, names that a version lacks, a read-out that is not as we know it
                 why.append(f"{route}: {in_words(error)}")
                 continue

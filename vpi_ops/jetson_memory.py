@@ -53,9 +53,20 @@ class Gpu:
         self._lock = threading.Lock()
         self._booked: deque[tuple[str, int, int]] = deque()
         self._parts: dict[str, Held] = {}
-        with self.active():
-            self.stream: Any = cuda.Stream(NON_BLOCKING)  # the default stream of others is not waited for
-            self._done: Any = cuda.Event(cuda.event_flags.DISABLE_TIMING)
+        with self.active():  # the default stream, that of others, is not waited for
+            self._streams: list[Any] = [cuda.Stream(NON_BLOCKING), cuda.Stream(NON_BLOCKING)]
+            self._events: list[Any] = [cuda.Event(cuda.event_flags.DISABLE_TIMING) for _ in range(2)]
+        weakref.finalize(self, _end, self._context, self._streams, self._events).atexit = False
+
+    @property
+    def stream(self) -> Any:
+        """Where work is queued."""
+        return self._streams[0]
+
+    @property
+    def beside(self) -> Any:
+        """For work that waits for nothing that is queued on `stream`."""
+        return self._streams[1]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -164,12 +175,12 @@ class Gpu:
 
     def before(self, stream: Any) -> None:
         """Let all work of another stream, from now on, come after what is queued here. Within `active`."""
-        self._done.record(self.stream)
-        stream.wait_for_event(self._done)
+        stream.wait_for_event(self._events[0].record(self.stream))
 
     def reached(self) -> Any:
-        """What waits, with `synchronize`, for all that is queued here so far. Within `active`."""
-        return self.cuda.Event(self.cuda.event_flags.DISABLE_TIMING).record(self.stream)
+        """What waits, with `synchronize`, for all that is queued here so far; until it is asked for again: it is one
+        and the same. Within `active`."""
+        return self._events[1].record(self.stream)
 
     def settle(self) -> None:
         """Wait for what is queued, if anything is. From here on the host may read it. Raises EngineFault."""
@@ -178,6 +189,16 @@ class Gpu:
                 self.stream.synchronize()
             self.traffic["syncs"] += 1
             self._queued.clear()
+
+
+def _end(context: Any, *kept: list[Any]) -> None:
+    """Let go of streams and events in their context: elsewhere PyCUDA's destructors can't destroy them."""
+    context.push()
+    try:
+        for each in kept:
+            each.clear()
+    finally:
+        context.pop()
 
 
 def open_gpu() -> Gpu:

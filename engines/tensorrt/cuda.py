@@ -83,7 +83,7 @@ class CudaGpu:
         return np.asarray(lease)
 
     def _unlock(self, kept: list[Any]) -> None:
-        """Give page-locked memory back, in whatever thread the last view of it ends."""
+        """Give page-locked memory or a stream back, in whatever thread the last use of it ends."""
         with self.active():
             kept.clear()
 
@@ -151,7 +151,12 @@ class _Lease:
 
 class _Stream:
     def __init__(self, raw: Any, gpu: CudaGpu) -> None:
-        self.raw, self._gpu = raw, gpu
+        self._raw, self._gpu = [raw], gpu
+        weakref.finalize(self, gpu._unlock, self._raw).atexit = False  # in no other context can it be destroyed
+
+    @property
+    def raw(self) -> Any:
+        return self._raw[0]
 
     @property
     def handle(self) -> int:

@@ -216,6 +216,27 @@ def test_memory_on_the_gpu_is_told_by_part_and_all_given_back(jetson: Any) -> No
     assert not jetson.counts["leaked"]
 
 
+def test_a_motion_leaves_no_event_behind_and_a_camera_no_stream_and_no_kernels(jetson: Any) -> None:
+    from vpi_ops.jetson import open_ops
+    from vpi_ops.jetson_pictures import DevicePictures
+
+    gc.collect()
+    leaked = jetson.counts["leaked"]
+    ops = open_ops().ops
+    pictures = DevicePictures(ops, Pictures(SIDE))
+    vlm = TemporalVLM(pictures, LinearEncoder(), ops, PATIENT, costs=costs())
+    begun = 0
+    for index in range(24):
+        vlm.process(frame(walk(index), index))
+        begun += ops.greys._since_flow == 0
+    assert begun > 3, "the engine has to begin ahead, which an event is waited for"
+    assert jetson.counts["leaked"] == leaked
+    vlm.close()
+    del ops, vlm, pictures
+    gc.collect()
+    assert jetson.counts["leaked"] == leaked
+
+
 def test_an_engine_that_fails_costs_flow_and_no_frame(
     built: Callable[[], tuple[TemporalVLM, Any]], behaviour: Any
 ) -> None:

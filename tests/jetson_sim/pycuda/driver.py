@@ -139,7 +139,15 @@ class Device:
         return made
 
 
-class Stream:
+class _NeedsContext:
+    """What PyCUDA's destructors give back in a current context only: without one they warn, and it stays taken."""
+
+    def __del__(self) -> None:
+        if machine.current is None:
+            machine.counts["leaked"] += 1
+
+
+class Stream(_NeedsContext):
     def __init__(self, flags: int = 0) -> None:
         _current()
         self._stream = machine.new_stream(blocking=flags == 0)
@@ -155,7 +163,7 @@ class Stream:
         return not self._stream.queue
 
     def wait_for_event(self, event: Event) -> None:
-        machine.queue(self.handle, event._reach)
+        machine.queue(self.handle, event._recorded)  # what was recorded last until now
 
 
 def _handle(stream: Stream | None) -> int:
@@ -164,33 +172,37 @@ def _handle(stream: Stream | None) -> int:
     return 0 if stream is None else stream.handle
 
 
-class Event:
-    def __init__(self, flags: int = 0) -> None:
-        _current()
-        self._at: tuple[int, Callable[[], None]] | None = None
-        self._done = False
+class _Recorded:
+    """A place in the work of a stream, reached or not."""
 
-    def record(self, stream: Stream | None = None) -> Event:
-        self._done = False
-
-        def reached() -> None:
-            self._done = True
-
-        self._at = (_handle(stream), reached)
-        machine.queue(self._at[0], reached)
-        return self
+    def __init__(self, handle: int) -> None:
+        self._handle, self.reached = handle, False
+        machine.queue(handle, self._reach)
 
     def _reach(self) -> None:
-        if self._at is not None and not self._done:
-            machine.finish(*self._at)
+        self.reached = True
+
+    def __call__(self) -> None:
+        if not self.reached:
+            machine.finish(self._handle, self._reach)
+
+
+class Event(_NeedsContext):
+    def __init__(self, flags: int = 0) -> None:
+        _current()
+        self._recorded: Callable[[], None] = lambda: None
+
+    def record(self, stream: Stream | None = None) -> Event:
+        self._recorded = _Recorded(_handle(stream))
+        return self
 
     def synchronize(self) -> Event:
         machine.counts["sync"] += 1
-        self._reach()
+        self._recorded()
         return self
 
     def query(self) -> bool:
-        return self._done
+        return not isinstance(self._recorded, _Recorded) or self._recorded.reached
 
     def time_since(self, event: Event) -> float:
         return 0.5
@@ -332,7 +344,7 @@ def _address(where: Any) -> int:
     return int(where)
 
 
-class Module:
+class Module(_NeedsContext):
     def __init__(self, image: bytes) -> None:
         _current()
         kernels = load(image)
