@@ -21,16 +21,13 @@ from agent.describing import Describe, DescribingThread, Description, Look
 from agent.events.book import EventBook
 from agent.events.model import Anomaly, AnyNews, Box, Condition, Health, SemanticChange, Severity
 from agent.evidence.camera import CameraEvidence
-from agent.insight.anomaly import Alarm
+from agent.insight.anomaly import HIGH, Alarm
 from agent.insight.change import Change
 from agent.insight.described import DescribedStates
 from agent.insight.tamper import Tampering
 from agent.wording import only_in
 
 TEXT = "text"
-_HIGH_SCORE = 1.5
-"""Of an anomaly, where 1 is the alarm limit: half as far again from what is usual."""
-
 _TAMPERED = {
     Tampering.COVERED: "the camera shows hardly anything: it is covered, or its lens is dirty",
     Tampering.MOVED: "the camera looks elsewhere than it did; if that lasts, what is normal is learned anew",
@@ -68,7 +65,7 @@ class CameraReporter:
         """What was said of states of the scene that may come back."""
         self._evidence, self._clock = evidence, clock
         self._muted_until_s = 0.0
-        self._alarm: str | None = None
+        self._alarms: dict[float, str] = {}
         self._loss: str | None = None
         self._tampering: str | None = None
         self._words_every_s, self._why_spared = 0.0, ""
@@ -153,7 +150,8 @@ class CameraReporter:
         zones: Sequence[str],
         features: NDArray[np.float32],
     ) -> str | None:
-        """Tell that an alarm begins, or that it is over; returns the event's id, None when it was muted."""
+        """Tell that an alarm begins, that it has become worse or that it is over; returns the event's id, None when it
+        was muted."""
         facts: dict[str, JsonValue] = {
             "streams": [stream.value for stream in alarm.streams],
             "seen_for_s": round(alarm.duration_s, 2),
@@ -162,12 +160,19 @@ class CameraReporter:
             "accepted": alarm.accepted,
             "normal": alarm.normal,
         }
-        severity = Severity.HIGH if alarm.score >= _HIGH_SCORE else Severity.MEDIUM
+        severity = Severity.HIGH if alarm.score >= HIGH else Severity.MEDIUM
         if alarm.ended:
             duration_s = round(alarm.duration_s, 3)
-            return self._end_alarm(score=alarm.score, severity=severity, evidence=facts, duration_s=duration_s)
+            changes: dict[str, Any] = {"score": alarm.score, "severity": severity, "evidence": facts}
+            return self.end_alarm(alarm.onset_s, duration_s=duration_s, **changes)
         if self.muted_until is not None:
             return None
+        if alarm.again:
+            open_id = self._alarms.get(alarm.onset_s)
+            if open_id is not None:
+                places: dict[str, Any] = {"regions": tuple(boxes), "zones": tuple(zones)}
+                self._book.update(open_id, score=alarm.score, severity=severity, evidence=facts, **places)
+            return open_id
         news = Anomaly(
             camera=self.camera,
             frame_ts=frame.utc,
@@ -179,9 +184,9 @@ class CameraReporter:
             degraded=self._degraded,
             evidence=facts,
         )
-        self._alarm = self._publish(news, frame, clip=True)
-        self._wish(frame, features, partial(self._told, self._alarm, False), alert=True)
-        return self._alarm
+        event_id = self._alarms[alarm.onset_s] = self._publish(news, frame, clip=True)
+        self._wish(frame, features, partial(self._told, event_id, False), alert=True)
+        return event_id
 
     def alert(self, news: AnyNews, frame: Frame, features: NDArray[np.float32]) -> str | None:
         """Tell an alert of another part, completed with words, snapshot and clip; from any thread. Returns the event's
@@ -197,9 +202,17 @@ class CameraReporter:
         """What an `alert` was about has ended."""
         self._book.update(event_id, end=True, **changes)
 
+    def end_alarm(self, onset_s: float, **changes: Any) -> str | None:
+        """An alarm is over; returns the event's id, None when it was not told."""
+        event_id = self._alarms.pop(onset_s, None)
+        if event_id is not None:
+            self._book.update(event_id, end=True, **changes)
+        return event_id
+
     def interrupted(self, reason: str) -> None:
         """End what is open because nothing more will be seen: the camera is gone or the agent stops."""
-        self._end_alarm(notes=(reason,))
+        for onset_s in tuple(self._alarms):
+            self.end_alarm(onset_s, notes=(reason,))
 
     def lost(self, reason: str) -> None:
         """Tell that the camera gives no frames; once, however often it is tried again."""
@@ -245,13 +258,6 @@ class CameraReporter:
     @property
     def _degraded(self) -> tuple[str, ...]:
         return (self._mute,) if self._describe is None and self._mute else ()
-
-    def _end_alarm(self, **changes: Any) -> str | None:
-        """Returns the id of the alarm that was open, if one was."""
-        ended, self._alarm = self._alarm, None
-        if ended is not None:
-            self._book.update(ended, end=True, **changes)
-        return ended
 
     def _wish(
         self,

@@ -142,7 +142,8 @@ class CameraWatch:
         self._orders: queue.SimpleQueue[tuple[Future[object], Callable[[], object]]] = queue.SimpleQueue()
         self._tamper = TamperWatch()
         self._seen_s: float | None = None
-        self._alarm: str | None = None
+        self._told: dict[float, str] = {}
+        """Of each alarm that is on and was told, by its onset: the event's id."""
         self._alarms: OrderedDict[str, Seen] = OrderedDict()
         self._now_s = 0.0
         self._fault: str | None = None
@@ -218,10 +219,10 @@ class CameraWatch:
         if seen is None:
             return False
         self._anomaly.teach(seen)
-        if event_id == self._alarm:
-            self._anomaly.accept()
-            self._reporter.interrupted("it was said to be normal")
-            self._alarm = None
+        for onset_s in [onset_s for onset_s, told in self._told.items() if told == event_id]:
+            self._anomaly.accept(onset_s)
+            self._reporter.end_alarm(onset_s, notes=("it was said to be normal",))
+            del self._told[onset_s]
         return True
 
     def _relearn(self) -> None:
@@ -231,12 +232,12 @@ class CameraWatch:
         self._tamper.accept()
         self._seen_s = None
         self._alarms.clear()
-        self._alarm = None
+        self._told.clear()
         self._keep(self._anomaly, self._now_s)
 
     def pause(self) -> None:
         """Analysis is switched off: what is open ends, and the next frame starts anew. The anomaly baseline stays."""
-        self._end_alarm("analysis was switched off")
+        self._break_off("analysis was switched off")
         for follower in self._followers:
             follower.interrupted("analysis was switched off")
         self.reading = Reading()
@@ -244,11 +245,11 @@ class CameraWatch:
         self._change.reset()
         self._described = False
 
-    def _end_alarm(self, reason: str) -> None:
-        """The alarm that is on is over because it can't be seen any more; if it goes on afterwards it is told anew."""
+    def _break_off(self, reason: str) -> None:
+        """Alarms that are on are over because they can't be seen any more; what goes on afterwards is told anew."""
         self._reporter.interrupted(reason)
         self._anomaly.interrupted()
-        self._alarm = None
+        self._told.clear()
 
     def close(self) -> None:
         """After the last frame: end what is open, keep what was learned."""
@@ -320,9 +321,11 @@ class CameraWatch:
         if alarm is not None:
             boxes = tuple(cells_in_frame(box, frame.size) for box in alarm.regions)
             told = self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)
-            self._alarm = None if alarm.ended else told
-            if self._alarm is not None:
-                self._alarms[self._alarm] = self._anomaly.seen()
+            if alarm.ended:
+                self._told.pop(alarm.onset_s, None)
+            elif told is not None and not alarm.again:
+                self._told[alarm.onset_s] = told
+                self._alarms[told] = self._anomaly.seen()
                 if len(self._alarms) > _ALARMS_REMEMBERED:
                     self._alarms.popitem(last=False)
         self._show(frame, result, view)
@@ -343,7 +346,7 @@ class CameraWatch:
             self._keep_at_s = now_s + _KEEP_EVERY_S
 
     def _watch_anomaly(self, frame: Frame, result: FrameResult, view: _View, now_s: float) -> Alarm | None:
-        """The alarm that begins or ends with this frame. A camera that was moved or covered is told as such."""
+        """The alarm that begins, becomes worse or ends with this frame. That a camera was moved or covered is told."""
         gap_s = inf if self._seen_s is None else now_s - self._seen_s
         anew = gap_s > _GAP_S or result.cut or frame.discontinuity
         look = look_of(frame, result, view.cell_places, 0.0 if anew else gap_s, whole=anew, ignored=view.unwatched)
@@ -352,10 +355,10 @@ class CameraWatch:
         strange = self._anomaly.strange[~view.unwatched]
         if judges and result.picture is not None and self._watch_tampering(frame, strange, result.picture, now_s):
             return None
-        if alarm is None and self._alarm is None:
-            standing = self._anomaly.standing
-            if standing is not None and self._reporter.muted_until is None:
-                return standing  # it began while nothing was to be told, and goes on
+        if alarm is None:  # what began while nothing was to be told, and goes on
+            untold = [standing for standing in self._anomaly.standing if standing.onset_s not in self._told]
+            if untold and self._reporter.muted_until is None:
+                return untold[0]
         return alarm
 
     def _watch_tampering(
@@ -366,7 +369,7 @@ class CameraWatch:
         began = event is not None and not event.over
         if event is not None:
             if began:
-                self._end_alarm(f"the camera was {event.kind.value}")
+                self._break_off(f"the camera was {event.kind.value}")
             self._reporter.tampered(None if event.over else event.kind, frame)
         standing = self._tamper.standing
         if standing is not None and standing.kind is Tampering.MOVED and now_s - standing.since_s >= _MOVED_FOR_S:

@@ -37,8 +37,8 @@ def state(number: int) -> np.ndarray:
 CHANGE = Change(ChangeKind.DRIFT, 4.2, ((1, 1, 2, 2),), 0.4, 0.1, np.ones(4, bool))
 
 
-def alarm(score: float, *, ended: bool = False) -> Alarm:
-    return Alarm(4.0, 1.0, score, (Stream.MOTION,), ((1, 1, 2, 2),), 0.01, False, ended=ended)
+def alarm(score: float, *, onset_s: float = 4.0, again: bool = False, ended: bool = False) -> Alarm:
+    return Alarm(onset_s, 1.0, score, (Stream.MOTION,), ((1, 1, 2, 2),), 0.01, False, again=again, ended=ended)
 
 
 class Desk:
@@ -144,6 +144,20 @@ def test_an_alarm_begins_is_described_and_ends_under_one_id(desk: Desk) -> None:
     assert (new.severity, end.severity) == (Severity.MEDIUM, Severity.HIGH)
     assert update.text == end.text == "A person on the ground."
     assert end.evidence["streams"] == ["motion"]
+
+
+def test_of_two_alarms_each_is_told_again_and_ended_under_its_own_id(desk: Desk) -> None:
+    reporter = desk.reporter(None)
+    elsewhere = (40, 20, 8, 8)
+    reporter.anomaly(alarm(1.2), FRAME, [BOX], [], FEATURES)
+    reporter.anomaly(alarm(1.3, onset_s=9.0), FRAME, [elsewhere], [], FEATURES)
+    reporter.anomaly(alarm(1.9, onset_s=9.0, again=True), FRAME, [BOX], ["door"], FEATURES)
+    reporter.anomaly(alarm(1.2, ended=True), FRAME, [BOX], [], FEATURES)
+    reporter.anomaly(alarm(1.9, onset_s=9.0, ended=True), FRAME, [BOX], [], FEATURES)
+    first, second, worse, first_end, second_end = desk.settle()
+    assert first.id == first_end.id != second.id == worse.id == second_end.id
+    assert (second.region, worse.region, worse.zones) == (elsewhere, BOX, ("door",))
+    assert (second.severity, worse.severity, worse.type.value) == (Severity.MEDIUM, Severity.HIGH, "update")
 
 
 def test_an_alarm_that_is_open_when_the_camera_goes_is_ended_with_the_reason(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from agent.capture.scene.drills import DrillTimeline
 from agent.capture.scene.source import SceneSource
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import PROFILES
+from agent.events.model import AnyEvent, EventType
 from agent.insight.anomaly import AnomalyModel, AnomalySettings
 from agent.insight.change import SemanticChange
 from agent.reporting import CameraReporter
@@ -55,9 +56,12 @@ class Yard:
             self.watch.see(self.source.read())
 
     def told(self) -> list[tuple[str, tuple[str, ...]]]:
-        """How each alert was told, and what was said beside the last."""
-        events = [event for event in self.desk.settle() if event.kind == "anomaly"]
-        return [(event.type.value, event.degraded) for event in events]
+        """How each alert begins and ends, and what was said beside."""
+        return [(event.type.value, event.degraded) for event in self.alerts()]
+
+    def alerts(self) -> list[AnyEvent]:
+        told = self.desk.settle()
+        return [event for event in told if event.kind == "anomaly" and event.type is not EventType.UPDATE]
 
     def close(self) -> None:
         self.watch.close()
@@ -79,7 +83,7 @@ def test_an_alarm_that_a_pause_breaks_off_is_told_anew_if_it_goes_on_and_ends(ya
     assert yard.told()[1:] == [("end", ("analysis was switched off",))]
     yard.run(4)
     assert [kind for kind, _ in yard.told()] == ["new", "end", "new"] and yard.watch.reading.alarm
-    first, _, second = (event.id for event in yard.desk.told if event.kind == "anomaly")
+    first, _, second = (event.id for event in yard.alerts())
     assert first != second
 
 
@@ -90,5 +94,5 @@ def test_an_alarm_that_began_while_muted_is_told_when_the_mute_is_over(yard: Yar
     yard.reporter.mute(0.0)
     yard.run(1)
     assert [kind for kind, _ in yard.told()] == ["new"]
-    (event,) = (event for event in yard.desk.told if event.kind == "anomaly")
+    (event,) = yard.alerts()
     assert event.evidence["seen_for_s"] > 2  # type: ignore[operator]

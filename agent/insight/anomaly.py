@@ -8,7 +8,8 @@ A frame's score is measured in the rarity that this camera's own history gives i
 alarms a day are allowed. An alarm begins when the score stays past its limit (a cumulative sum: half a second at the
 limit, less the farther beyond) and ends when it has been below half-way for `clear_s`. Frames are learned `delay_s`
 after they were seen, and only if no alarm began meanwhile: the onset of an anomaly is never learned either. What stays
-for `accept_after_s` is the new normal: the alarm ends and its places start anew.
+for `accept_after_s` is the new normal: the alarm ends and its places start anew. While an alarm is on, what begins
+elsewhere in the picture is an alarm of its own, and one that becomes clearly worse is told again.
 
 While learning there are no alarms. A few minutes of a quiet camera teach that nothing ever happens here, so whatever
 enters afterwards is an anomaly; what passes by while it learns is normal. Where nearly all of the picture is strange
@@ -21,13 +22,14 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.insight.baseline import Floats
 from agent.insight.checks import require
-from agent.insight.hysteresis import Episode
+from agent.insight.claim import Claim
 from agent.insight.movement import SHAPE, Movement
 from agent.insight.onset import Onset
 from agent.insight.rarity import DAY_S, ScoreHistory
@@ -35,6 +37,8 @@ from agent.insight.regions import CellBox, large_components, merge_close
 from agent.insight.surprise import STRANGE, Judge, Look, Normal, Surprise
 from agent.insight.surprise import Stream as Stream
 from agent.insight.tamper import STRANGE as STRANGE_ALL_OVER
+
+FloatOrMap = TypeVar("FloatOrMap", float, Floats)
 
 _TICK_S = 0.5
 _LONGEST_STEP_S = 1.0
@@ -50,6 +54,15 @@ _SETTLED_S, _SETTLED_SHARE = 4.0, 0.4
 _HISTORY_SHARE = 0.5
 """Latter part of all that was learned whose scores are remembered: what a younger baseline found odd says little of
 what this one would."""
+
+_LEAVE = 0.5
+"""Level, where 1 is the alarm limit: below it an alarm is over."""
+HIGH = 1.5
+"""Level of an alarm that matters more: half as far again from what is usual."""
+_WORSE, _AGAIN_S = 1.25, 5.0
+"""Times the level that was told last, and seconds since: then an alarm is told again."""
+_MOST, _APART_S = 4, 3.0
+"""Alarms that are on at once, at most, and seconds between the beginnings of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +118,8 @@ class AnomalyState:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """An alarm that begins, or ends (`ended`, with the same `onset_s`).
+    """An alarm that begins, has become clearly worse (`again`) or ends (`ended`), with the same `onset_s`, which no
+    other has.
 
     onset_s, duration_s: on the clock of `update`. score: highest so far, 1 = the alarm limit. streams: what is
     unusual, the more unusual first. regions: boxes in cells of `agent.insight.movement.SHAPE`, at the highest score.
@@ -121,6 +135,7 @@ class Alarm:
     regions: tuple[CellBox, ...]
     per_day: float
     extrapolated: bool
+    again: bool = False
     ended: bool = False
     accepted: bool = False
     normal: str = ""
@@ -160,6 +175,18 @@ class _Peak:
     normal: str
 
 
+@dataclass(slots=True, eq=False)
+class _Standing:
+    """An alarm that is on. onset: says when it is over. told, told_s: at which level and when it was told last."""
+
+    onset: Onset
+    onset_s: float
+    claim: Claim
+    peak: _Peak
+    told: float
+    told_s: float
+
+
 class AnomalyModel:
     """The normal of one camera, for a grid (rows, cols) and features of `dim` dimensions.
 
@@ -174,9 +201,10 @@ class AnomalyModel:
         self.history = ScoreHistory()
         self.stream_history = {stream: ScoreHistory() for stream in Stream}
         self.learned_s = 0.0
-        self._onset = Onset(enter=1.0, leave=0.5, min_duration_s=s.min_duration_s, clear_s=s.clear_s)
-        self._told, self._onset_s = False, inf
+        self._onset = self._new_onset()
         self._peak: _Peak | None = None
+        self._standing: list[_Standing] = []
+        self._news: deque[Alarm] = deque()
         self._level = 0.0
         self._last_s = self._grace_until_s = self._learn_from_s = -inf
         self._look: Look | None = None
@@ -190,13 +218,13 @@ class AnomalyModel:
         progress = min(1.0, self.learned_s / self.settings.learn_s)
         if progress < 1:
             return AnomalyState(AnomalyPhase.LEARNING, progress, 0.0)
-        phase = AnomalyPhase.ALARM if self._told else AnomalyPhase.WATCHING
+        phase = AnomalyPhase.ALARM if self._standing else AnomalyPhase.WATCHING
         return AnomalyState(phase, 1.0, max(0.0, self._level))
 
     @property
-    def standing(self) -> Alarm | None:
-        """The alarm that is on, as it stands; None when there is none."""
-        return self._describe(Episode(self._onset_s, self._last_s)) if self._told else None
+    def standing(self) -> tuple[Alarm, ...]:
+        """The alarms that are on, as they stand, the one that began first before the others."""
+        return tuple(self._describe(alarm, self._last_s) for alarm in self._standing)
 
     @property
     def strange(self) -> NDArray[np.bool_]:
@@ -204,7 +232,8 @@ class AnomalyModel:
         return np.asarray(self.judge.strange >= STRANGE)
 
     def update(self, look: Look, now_s: float, *, cut: bool = False) -> Alarm | None:
-        """Take in one frame; the alarm that begins or ends with it, if one does. cut: it starts a new shot."""
+        """Take in one frame; the alarm that begins, becomes worse or ends with it, if one does. Where several do, the
+        others come with the next frames. cut: it starts a new shot."""
         self._last_s = now_s
         if cut:
             self.judge.reset()
@@ -212,8 +241,10 @@ class AnomalyModel:
         surprise = self.examine(look)
         if self._strange_all_over(look):
             self._grace_until_s = max(self._grace_until_s, now_s + self.settings.smoothing_s)
-        alarm = self._decide(surprise, now_s) if self.learned_s >= self.settings.learn_s else None
-        if self._told or alarm is not None:
+        if self.learned_s >= self.settings.learn_s:
+            self._decide(surprise, now_s)
+        alarm = self._news.popleft() if self._news else None
+        if self._standing or alarm is not None:
             self._learn_from_s = now_s + _AFTERMATH_S
         self._wait(look, surprise, now_s, normal=now_s >= max(self._grace_until_s, self._learn_from_s))
         return alarm
@@ -237,12 +268,18 @@ class AnomalyModel:
         usual = _finite(self.history.usual)
         self._wait(look, surprise, now_s, normal=surprise.score <= max(usual, 1.0))
 
-    def accept(self) -> Alarm | None:
-        """Take what is unusual now for normal: its places start anew with what they show. Returns the end of the alarm
-        that was on, if one was."""
-        alarm = self._end(Episode(self._onset_s, self._last_s), accepted=True) if self._told else None
-        self._learn_from_s = self._last_s
+    def accept(self, onset_s: float | None = None) -> Alarm | None:
+        """Take what is unusual now for normal, but for what other alarms are about: its places start anew with what
+        they show. onset_s: of the alarm that is meant; None = the one that began first. Returns its end, if it was
+        on."""
         places = self.strange | self.normal.dwell.unsettled
+        meant = next((alarm for alarm in self._standing if onset_s in (None, alarm.onset_s)), None)
+        end = None
+        if meant is not None:
+            self._standing.remove(meant)
+            end = self._end(meant, self._last_s, accepted=True)
+        for other in self._standing:
+            places &= ~self._tokens(other.claim.near(self._last_s))
         self.normal.appearance.forget(places, self.judge.points)
         self.normal.dwell.forget(places)
         self.judge.strange[places] = 0
@@ -250,15 +287,19 @@ class AnomalyModel:
         self.judge.calm()
         self._onset.cancel()
         self._peak = None
-        return alarm
+        if not self._standing:
+            self._learn_from_s = self._last_s
+        return end
 
     def interrupted(self) -> None:
-        """Nothing is watched for now: an alarm that is on ends untold, and what is still unusual afterwards is a new
+        """Nothing is watched for now: alarms that are on end untold, and what is still unusual afterwards is a new
         one."""
-        if self._told:
-            self._remember_alarm()
+        for alarm in self._standing:
+            self._remember(alarm)
+        self._standing.clear()
+        self._news.clear()
         self._onset.cancel()
-        self._told, self._peak = False, None
+        self._peak = None
 
     def seen(self) -> Seen:
         """The last frame, to `teach` it later."""
@@ -281,68 +322,148 @@ class AnomalyModel:
         strange = self.strange if look.ignored is None else self.strange[~look.ignored]
         return bool(len(strange) and strange.mean() >= STRANGE_ALL_OVER)
 
-    def _decide(self, surprise: Surprise, now_s: float) -> Alarm | None:
+    def _decide(self, surprise: Surprise, now_s: float) -> None:
         dwell = self._level_of(self.stream_history[Stream.DWELL], surprise.raw[Stream.DWELL], now_s)
         event = self._level_of(self.history, surprise.score, now_s)
         self._level = max(dwell, event)
-        if now_s < self._grace_until_s and not self._told:
+        quiet = now_s < self._grace_until_s
+        if quiet:
             self._onset.cancel()
             self._peak = None
-            return None
+        if self._standing:
+            self._go_on(surprise, now_s, quiet=quiet)
+            return
+        if quiet:
+            return
         episode = self._onset.update(self._level, now_s)
         if self._onset.open and (self._peak is None or self._level > self._peak.level):
-            self._peak = self._describe_peak(surprise, dwell > event)
+            self._peak = self._describe_peak(surprise, self._level, dwell > event)
         if episode is None:
             self._peak = self._peak if self._onset.open else None
-            return None
-        if not self._told:
-            self._told, self._onset_s = True, episode.onset_s
-            return self._describe(episode)
-        if episode.ended:
-            return self._end(episode)
-        return self.accept() if now_s - episode.onset_s >= self.settings.accept_after_s else None
+            return
+        assert self._peak is not None, "an alarm has a peak"
+        self._begin(episode.onset_s, self._peak, np.maximum(*self._levels(surprise, now_s)) >= _LEAVE, now_s)
 
-    def _level_of(self, history: ScoreHistory, score: float, now_s: float) -> float:
+    def _go_on(self, surprise: Surprise, now_s: float, *, quiet: bool) -> None:
+        """Follow the alarms that are on. The first is over when nothing is unusual any more, and then all are."""
+        first = self._standing[0]
+        episode = first.onset.update(self._level, now_s)
+        if episode is None or episode.ended:
+            over_s = now_s if episode is None else episode.last_s
+            self._news.extend(self._end(alarm, over_s) for alarm in self._standing)
+            self._standing.clear()
+            self._onset.cancel()
+            return
+        if not quiet:
+            self._look_apart(surprise, now_s)
+        if now_s - first.onset_s >= self.settings.accept_after_s:
+            accepted = self.accept()
+            assert accepted is not None
+            self._news.append(accepted)
+
+    def _look_apart(self, surprise: Surprise, now_s: float) -> None:
+        """What belongs to which alarm, what of it has become worse or is over, and what begins elsewhere."""
+        event, dwell = self._levels(surprise, now_s)
+        unusual = np.maximum(event, dwell) >= _LEAVE
+        elsewhere = np.ones(SHAPE, bool)
+        for alarm in tuple(self._standing):
+            alarm.claim.follow(unusual, now_s)
+            near = alarm.claim.near(now_s)
+            elsewhere &= ~near
+            level, stays = _highest(event, dwell, near)
+            if level > alarm.peak.level:
+                alarm.peak = self._describe_peak(surprise, level, stays, near)
+            if level >= _LEAVE:
+                self._tell_again(alarm, now_s)
+            over = alarm.onset.update(level, now_s) if alarm is not self._standing[0] else None
+            if over is not None and over.ended:
+                self._standing.remove(alarm)
+                self._news.append(self._end(alarm, over.last_s))
+        level, stays = _highest(event, dwell, elsewhere)
+        episode = self._onset.update(level, now_s)
+        newest_s = max(alarm.onset_s for alarm in self._standing)
+        if episode is None or level < 1 or len(self._standing) >= _MOST or now_s - newest_s < _APART_S:
+            return
+        peak = self._describe_peak(surprise, level, stays, elsewhere)
+        self._begin(episode.onset_s, peak, unusual & elsewhere, now_s)
+
+    def _begin(self, onset_s: float, peak: _Peak, unusual: NDArray[np.bool_], now_s: float) -> None:
+        alarm = _Standing(self._onset, onset_s, Claim(unusual, now_s), peak, peak.level, now_s)
+        self._standing.append(alarm)
+        self._onset, self._peak = self._new_onset(), None
+        self._news.append(self._describe(alarm, now_s))
+
+    def _tell_again(self, alarm: _Standing, now_s: float) -> None:
+        """Where an alarm has become clearly worse than was told."""
+        level = alarm.peak.level
+        worse = level >= _WORSE * alarm.told or alarm.told < HIGH <= level
+        if worse and now_s - alarm.told_s >= _AGAIN_S:
+            alarm.told, alarm.told_s = level, now_s
+            self._news.append(self._describe(alarm, now_s, again=True))
+
+    def _new_onset(self) -> Onset:
+        s = self.settings
+        return Onset(enter=1.0, leave=_LEAVE, min_duration_s=s.min_duration_s, clear_s=s.clear_s)
+
+    def _levels(self, surprise: Surprise, now_s: float) -> tuple[Floats, Floats]:
+        """float32 (54, 80) twice: the level of each place, of appearance and motion, and of dwell."""
+        staying = surprise.parts[Stream.DWELL]
+        in_own_units = staying * np.float32(surprise.raw[Stream.DWELL] / max(float(staying.max()), 1e-6))
+        dwell = self._level_of(self.stream_history[Stream.DWELL], in_own_units, now_s)
+        return self._level_of(self.history, surprise.total, now_s), dwell
+
+    def _level_of(self, history: ScoreHistory, score: FloatOrMap, now_s: float) -> FloatOrMap:
         """0 = usual, 1 = what normal time reaches as often as half of the false alarms are allowed."""
         usual, limit = _finite(history.usual), history.limit(self.settings.false_alarms_per_day / 2, now_s)
         return (score - usual) / max(limit - usual, 1e-6)
 
-    def _end(self, episode: Episode, *, accepted: bool = False) -> Alarm:
-        alarm = self._describe(episode, ended=True, accepted=accepted)
-        self._remember_alarm()
-        self._told, self._peak = False, None
-        return alarm
+    def _tokens(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool (T,): tokens that lie under these cells."""
+        tokens = np.zeros(self.grid, bool)
+        if self._look is not None:
+            columns, rows = np.rint(self._look.places[cells]).astype(int).T
+            tokens[rows.clip(0, self.grid[0] - 1), columns.clip(0, self.grid[1] - 1)] = True
+        return tokens.reshape(-1)
 
-    def _remember_alarm(self) -> None:
-        peak = self._peak_now()
-        self._history_of(peak).add_alarm(peak.score, self._last_s)
+    def _end(self, alarm: _Standing, last_s: float, *, accepted: bool = False) -> Alarm:
+        told = self._describe(alarm, last_s, ended=True, accepted=accepted)
+        self._remember(alarm)
+        return told
 
-    def _describe(self, episode: Episode, *, ended: bool = False, accepted: bool = False) -> Alarm:
-        peak = self._peak_now()
+    def _remember(self, alarm: _Standing) -> None:
+        self._history_of(alarm.peak).add_alarm(alarm.peak.score, self._last_s)
+
+    def _describe(
+        self, alarm: _Standing, last_s: float, *, again: bool = False, ended: bool = False, accepted: bool = False
+    ) -> Alarm:
+        peak = alarm.peak
         history = self._history_of(peak)
         per_day = history.per_day(peak.score)
         return Alarm(
-            onset_s=episode.onset_s,
-            duration_s=episode.last_s - episode.onset_s,
+            onset_s=alarm.onset_s,
+            duration_s=max(0.0, last_s - alarm.onset_s),
             score=peak.level,
             streams=peak.streams,
             regions=peak.regions,
             per_day=per_day,
             extrapolated=per_day * history.span_s < DAY_S,
+            again=again,
             ended=ended,
             accepted=accepted,
             normal=peak.normal,
         )
 
-    def _peak_now(self) -> _Peak:
-        assert self._peak is not None, "an alarm has a peak"
-        return self._peak
-
-    def _describe_peak(self, surprise: Surprise, stays: bool) -> _Peak:
-        """stays: it is for how long something has stayed that this is unusual."""
+    def _describe_peak(
+        self, surprise: Surprise, level: float, stays: bool, where: NDArray[np.bool_] | None = None
+    ) -> _Peak:
+        """stays: it is for how long something has stayed that this is unusual. where: cells that count, None = all."""
         part = surprise.parts[Stream.DWELL] if stays else surprise.total
-        place = surprise.place
-        if stays:
+        score, place = surprise.raw[Stream.DWELL] if stays else surprise.score, surprise.place
+        if where is not None:
+            share = float(part[where].max()) / max(float(part.max()), 1e-6)
+            score = share * score if stays else float(part[where].max())
+            part = np.asarray(part * where, np.float32)
+        if stays or where is not None:
             row, col = np.unravel_index(int(part.argmax()), part.shape)
             place = int(row), int(col)
         shares = {stream: float(each[place]) for stream, each in surprise.parts.items()}
@@ -351,8 +472,7 @@ class AnomalyModel:
         streams = sorted((s for s, share in shares.items() if share >= largest / 2), key=lambda s: -shares[s])
         _, boxes = large_components(part >= max(_HALF * float(part.max()), 1e-6))
         regions = sorted(merge_close(boxes), key=lambda box: not _holds(box, place))
-        score = surprise.raw[Stream.DWELL] if stays else surprise.score
-        return _Peak(self._level, score, tuple(streams), tuple(regions), self._normal_at(place, streams[0]))
+        return _Peak(level, score, tuple(streams), tuple(regions), self._normal_at(place, streams[0]))
 
     def _history_of(self, peak: _Peak) -> ScoreHistory:
         return self.stream_history[Stream.DWELL] if peak.streams[0] is Stream.DWELL else self.history
@@ -438,6 +558,14 @@ class AnomalyModel:
 
 def _finite(value: float) -> float:
     return value if value < inf else 0.0
+
+
+def _highest(event: Floats, dwell: Floats, where: NDArray[np.bool_]) -> tuple[float, bool]:
+    """The highest level among these cells, and whether it is of dwell."""
+    if not where.any():
+        return 0.0, False
+    moving, staying = float(event[where].max()), float(dwell[where].max())
+    return max(moving, staying), staying > moving
 
 
 def _holds(box: CellBox, place: tuple[int, int]) -> bool:

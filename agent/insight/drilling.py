@@ -82,7 +82,7 @@ class _Notes:
         zones: Sequence[str],
         features: NDArray[np.float32],
     ) -> str | None:
-        if not alarm.ended:
+        if not (alarm.ended or alarm.again):
             self.alarms.append((frame.index, "+".join(stream.value for stream in alarm.streams)))
         return str(len(self.alarms))
 

@@ -63,9 +63,12 @@ class Street:
         )
         return self.model.update(look, self.now_s, cut=cut)
 
-    def run(self, seconds: float, person: np.ndarray | None = None, **kwargs: object) -> list[Alarm]:
+    def run(
+        self, seconds: float, person: np.ndarray | None = None, *, again: bool = False, **kwargs: object
+    ) -> list[Alarm]:
+        """again: with the tellings of alarms that became worse."""
         events = (self.step(person, **kwargs) for _ in range(round(seconds * self.fps)))  # type: ignore[arg-type]
-        return [event for event in events if event is not None]
+        return [event for event in events if event is not None and (again or not event.again)]
 
 
 def on_tokens(regions: tuple[CellBox, ...]) -> tuple[CellBox, ...]:
@@ -203,14 +206,79 @@ def test_after_an_interruption_what_is_still_there_is_an_alarm_again_and_was_not
     guest = cells(2, 2, 2, 2)
     (first,) = street.run(5, guest)
     street.model.interrupted()
-    assert street.model.state.phase is AnomalyPhase.WATCHING and street.model.standing is None
+    assert street.model.state.phase is AnomalyPhase.WATCHING and street.model.standing == ()
     street.now_s += 600
     street.step(guest, cut=True)
     (again,) = street.run(10, guest)
     assert not again.ended and again.onset_s > first.onset_s + 600
-    assert street.model.standing is not None
+    assert len(street.model.standing) == 1
     assert [e.ended for e in street.run(20)] == [True]
     assert street.run(60) == [] and [e.ended for e in street.run(5, guest)] == [False]
+
+
+CAR, INTRUDER = cells(4, 0, 2, 2), cells(0, 4, 2, 2)
+
+
+def test_somebody_who_comes_while_a_car_is_parked_is_an_alarm_at_once_and_ends_when_gone() -> None:
+    street = learned(Street())
+    (car,) = street.run(30, CAR)
+    came_s = street.now_s
+    (intruder,) = street.run(10, CAR | INTRUDER)
+    assert on_tokens(intruder.regions) == ((4, 0, 2, 2),) and not intruder.ended
+    assert intruder.onset_s - came_s <= 1 and intruder.onset_s != car.onset_s
+    (gone,) = street.run(20, CAR)
+    assert (gone.onset_s, gone.ended) == (intruder.onset_s, True)
+    assert gone.duration_s == pytest.approx(10, abs=4)
+    (drove_off,) = street.run(20)
+    assert (drove_off.onset_s, drove_off.ended) == (car.onset_s, True)
+    assert on_tokens(drove_off.regions) == ((0, 4, 2, 2),), "what happened elsewhere is not told of the car"
+
+
+def test_what_walks_about_stays_one_alarm() -> None:
+    street = learned(Street())
+    events = []
+    for _ in range(3):
+        for col in (0, 1, 2, 3, 4, 3, 2, 1):
+            events += street.run(0.6, cells(2, col, 2, 2), cells_s=(10, 0))
+    assert [event.ended for event in events] == [False]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_of_two_alarms_that_is_accepted_leaves_the_other(which: int) -> None:
+    street = learned(Street())
+    told = street.run(5, CAR) + street.run(5, CAR | INTRUDER)
+    end = street.model.accept(told[which].onset_s)
+    assert end is not None and (end.onset_s, end.accepted) == (told[which].onset_s, True)
+    assert [alarm.onset_s for alarm in street.model.standing] == [told[1 - which].onset_s]
+    assert street.run(10, CAR | INTRUDER) == []
+    (over,) = street.run(20, (CAR, INTRUDER)[which])
+    assert (over.onset_s, over.ended) == (told[1 - which].onset_s, True)
+
+
+def test_a_car_that_has_become_normal_takes_nobody_with_it_who_came_last() -> None:
+    street = learned(Street(AnomalySettings(learn_s=60, accept_after_s=30)))
+    street.run(25, CAR)
+    events = street.run(15, CAR | INTRUDER)
+    assert [(event.ended, event.accepted) for event in events] == [(False, False), (True, True)]
+    assert events[0].onset_s == street.model.standing[0].onset_s
+    assert [event.ended for event in street.run(20, CAR)] == [True]
+
+
+def test_alarms_at_once_are_bounded() -> None:
+    street = learned(Street())
+    events = [event for _ in range(60) for event in street.run(1, street.rng.random(TOKENS) < 0.3)]
+    begun = sum(not event.ended for event in events)
+    assert begun >= 1 and len(street.model.standing) <= 4 and begun <= 60 / 3 + 1
+
+
+def test_an_alarm_that_becomes_clearly_worse_is_told_again_but_not_with_every_frame() -> None:
+    street = learned(Street())
+    spot = cells(2, 2)
+    (new,) = street.run(10, spot, again=True)
+    told = street.run(20, spot, cells_s=(8, 0), again=True)
+    assert told and all(event.again and event.onset_s == new.onset_s for event in told)
+    assert [event.score for event in told] == sorted(event.score for event in told)
+    assert told[0].score >= 1.25 * new.score and len(told) <= 4
 
 
 def test_a_glance_at_another_scene_is_no_alarm_and_leaves_the_baseline_alone() -> None:
