@@ -159,7 +159,13 @@ class CameraReporter:
             "extrapolated": alarm.extrapolated,
             "accepted": alarm.accepted,
             "normal": alarm.normal,
+            "alarms_within_a_day": alarm.today,
         }
+        if alarm.too_many:
+            facts["often"] = (
+                f"alarm {alarm.today} within a day, more than false alarms make by chance: "
+                "to `feedback` that one is normal teaches what recurs here"
+            )
         severity = Severity.HIGH if alarm.score >= HIGH else Severity.MEDIUM
         if alarm.ended:
             duration_s = round(alarm.duration_s, 3)

@@ -32,7 +32,7 @@ from agent.insight.checks import require
 from agent.insight.claim import Claim
 from agent.insight.movement import SHAPE, Movement
 from agent.insight.onset import Onset
-from agent.insight.rarity import DAY_S, ScoreHistory
+from agent.insight.rarity import DAY_S, ScoreHistory, many
 from agent.insight.regions import CellBox, large_components, merge_close
 from agent.insight.surprise import STRANGE, Judge, Look, Normal, Surprise
 from agent.insight.surprise import Stream as Stream
@@ -125,7 +125,8 @@ class Alarm:
     unusual, the more unusual first. regions: boxes in cells of `agent.insight.movement.SHAPE`, at the highest score.
     per_day: how often normal life scores that high; extrapolated: True when that is rarer than the time watched so far
     can show. normal: what is normal at that place, as a sentence. accepted: True when it ended because it stayed, and
-    is normal from now on.
+    is normal from now on. today: which alarm within a day this is; too_many: True when that is more than the false
+    alarms that are allowed can be by chance, so that either much happens here or what is normal has changed.
     """
 
     onset_s: float
@@ -139,6 +140,8 @@ class Alarm:
     ended: bool = False
     accepted: bool = False
     normal: str = ""
+    today: int = 1
+    too_many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,8 @@ class _Peak:
 
 @dataclass(slots=True, eq=False)
 class _Standing:
-    """An alarm that is on. onset: says when it is over. told, told_s: at which level and when it was told last."""
+    """An alarm that is on. onset: says when it is over. told, told_s: at which level and when it was told last. today:
+    as of `Alarm`."""
 
     onset: Onset
     onset_s: float
@@ -185,6 +189,7 @@ class _Standing:
     peak: _Peak
     told: float
     told_s: float
+    today: int
 
 
 class AnomalyModel:
@@ -323,8 +328,8 @@ class AnomalyModel:
         return bool(len(strange) and strange.mean() >= STRANGE_ALL_OVER)
 
     def _decide(self, surprise: Surprise, now_s: float) -> None:
-        dwell = self._level_of(self.stream_history[Stream.DWELL], surprise.raw[Stream.DWELL], now_s)
-        event = self._level_of(self.history, surprise.score, now_s)
+        dwell = self._level_of(self.stream_history[Stream.DWELL], surprise.raw[Stream.DWELL])
+        event = self._level_of(self.history, surprise.score)
         self._level = max(dwell, event)
         quiet = now_s < self._grace_until_s
         if quiet:
@@ -342,7 +347,7 @@ class AnomalyModel:
             self._peak = self._peak if self._onset.open else None
             return
         assert self._peak is not None, "an alarm has a peak"
-        self._begin(episode.onset_s, self._peak, np.maximum(*self._levels(surprise, now_s)) >= _LEAVE, now_s)
+        self._begin(episode.onset_s, self._peak, np.maximum(*self._levels(surprise)) >= _LEAVE, now_s)
 
     def _go_on(self, surprise: Surprise, now_s: float, *, quiet: bool) -> None:
         """Follow the alarms that are on. The first is over when nothing is unusual any more, and then all are."""
@@ -363,7 +368,7 @@ class AnomalyModel:
 
     def _look_apart(self, surprise: Surprise, now_s: float) -> None:
         """What belongs to which alarm, what of it has become worse or is over, and what begins elsewhere."""
-        event, dwell = self._levels(surprise, now_s)
+        event, dwell = self._levels(surprise)
         unusual = np.maximum(event, dwell) >= _LEAVE
         elsewhere = np.ones(SHAPE, bool)
         for alarm in tuple(self._standing):
@@ -388,7 +393,9 @@ class AnomalyModel:
         self._begin(episode.onset_s, peak, unusual & elsewhere, now_s)
 
     def _begin(self, onset_s: float, peak: _Peak, unusual: NDArray[np.bool_], now_s: float) -> None:
-        alarm = _Standing(self._onset, onset_s, Claim(unusual, now_s), peak, peak.level, now_s)
+        before = sum(kept.alarms_within_a_day(now_s) for kept in (self.history, *self.stream_history.values()))
+        today = before + len(self._standing) + 1
+        alarm = _Standing(self._onset, onset_s, Claim(unusual, now_s), peak, peak.level, now_s, today)
         self._standing.append(alarm)
         self._onset, self._peak = self._new_onset(), None
         self._news.append(self._describe(alarm, now_s))
@@ -405,16 +412,16 @@ class AnomalyModel:
         s = self.settings
         return Onset(enter=1.0, leave=_LEAVE, min_duration_s=s.min_duration_s, clear_s=s.clear_s)
 
-    def _levels(self, surprise: Surprise, now_s: float) -> tuple[Floats, Floats]:
+    def _levels(self, surprise: Surprise) -> tuple[Floats, Floats]:
         """float32 (54, 80) twice: the level of each place, of appearance and motion, and of dwell."""
         staying = surprise.parts[Stream.DWELL]
         in_own_units = staying * np.float32(surprise.raw[Stream.DWELL] / max(float(staying.max()), 1e-6))
-        dwell = self._level_of(self.stream_history[Stream.DWELL], in_own_units, now_s)
-        return self._level_of(self.history, surprise.total, now_s), dwell
+        dwell = self._level_of(self.stream_history[Stream.DWELL], in_own_units)
+        return self._level_of(self.history, surprise.total), dwell
 
-    def _level_of(self, history: ScoreHistory, score: FloatOrMap, now_s: float) -> FloatOrMap:
+    def _level_of(self, history: ScoreHistory, score: FloatOrMap) -> FloatOrMap:
         """0 = usual, 1 = what normal time reaches as often as half of the false alarms are allowed."""
-        usual, limit = _finite(history.usual), history.limit(self.settings.false_alarms_per_day / 2, now_s)
+        usual, limit = _finite(history.usual), history.limit(self.settings.false_alarms_per_day / 2)
         return (score - usual) / max(limit - usual, 1e-6)
 
     def _tokens(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -451,6 +458,8 @@ class AnomalyModel:
             ended=ended,
             accepted=accepted,
             normal=peak.normal,
+            today=alarm.today,
+            too_many=alarm.today > many(self.settings.false_alarms_per_day),
         )
 
     def _describe_peak(

@@ -29,6 +29,11 @@ _LEAST_SCALE, _LEAST_LIMIT = 0.05, 2.5
 that nothing ever scored, a flicker of the encoder must not be an alarm."""
 
 
+def many(per_day: float) -> float:
+    """What alarms a day pass by chance less than once in a hundred days, where `per_day` are expected (Poisson)."""
+    return per_day + 3 * sqrt(per_day) + 2
+
+
 class ScoreHistory:
     """The highest scores of each 2 s of the last day of normal time, and the alarms raised in the last day.
 
@@ -67,6 +72,10 @@ class ScoreHistory:
         """Remember that an alarm with this highest score was raised."""
         self.alarms = [(at, score) for at, score in self.alarms if now_s - at < DAY_S] + [(now_s, peak)]
 
+    def alarms_within_a_day(self, now_s: float) -> int:
+        """How many alarms there were in the last day."""
+        return sum(now_s - at < DAY_S for at, _ in self.alarms)
+
     def per_day(self, score: float) -> float:
         """How many normal blocks a day score at least this much: counted where there are such, extrapolated above,
         down to once in a thousand days, since no day of history can say more."""
@@ -76,19 +85,12 @@ class ScoreHistory:
             return max(_RAREST, float(_BLOCKS_A_DAY * self._share * beyond))
         return _BLOCKS_A_DAY * float(np.mean(np.fromiter(self.blocks, np.float64) >= score))
 
-    def limit(self, per_day: float, now_s: float) -> float:
-        """The score that normal time passes `per_day` times a day at most.
-
-        Alarms are never counted as normal time, so a camera whose normal has changed (installed at night, now it is
-        morning) could ring all day. Hence a bound: after a Poisson upper limit of alarms within a day, `per_day` +
-        3·√ + 2, the next has to be stronger than the weakest of the strongest so many.
-        """
+    def limit(self, per_day: float) -> float:
+        """The score that normal time passes `per_day` times a day at most. It is about normal time alone: however many
+        alarms there were, the next that is as strong is not kept silent."""
         rarer = max(1.0, _BLOCKS_A_DAY * self._share / per_day)
         excess = log(rarer) if self._shape == 0 else (rarer**self._shape - 1) / self._shape
-        fitted = max(_LEAST_LIMIT, self._start + self._scale * excess)
-        allowed = ceil(per_day + 3 * sqrt(per_day) + 2)
-        peaks = sorted((score for at, score in self.alarms if now_s - at < DAY_S), reverse=True)
-        return max(fitted, peaks[allowed - 1]) if len(peaks) >= allowed else fitted
+        return max(_LEAST_LIMIT, self._start + self._scale * excess)
 
     @property
     def usual(self) -> float:

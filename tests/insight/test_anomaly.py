@@ -271,6 +271,16 @@ def test_alarms_at_once_are_bounded() -> None:
     assert begun >= 1 and len(street.model.standing) <= 4 and begun <= 60 / 3 + 1
 
 
+def test_the_tenth_equal_intrusion_of_a_day_is_told_like_the_first_and_says_that_it_is_the_tenth() -> None:
+    street = learned(Street())
+    told = []
+    for _ in range(10):
+        told += [event for event in street.run(5, INTRUDER) if not event.ended]
+        street.run(40)
+    assert [event.today for event in told] == list(range(1, 11))
+    assert [event.too_many for event in told] == [False] * 6 + [True] * 4
+
+
 def test_an_alarm_that_becomes_clearly_worse_is_told_again_but_not_with_every_frame() -> None:
     street = learned(Street())
     spot = cells(2, 2)

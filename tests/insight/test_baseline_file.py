@@ -49,7 +49,7 @@ def test_a_reloaded_model_gives_identical_scores(learned: AnomalyModel, tmp_path
     assert again.learned_s == learned.learned_s
     assert again.history.alarms == [(8990.0, 7.0)]
     for kind in Stream:
-        assert again.stream_history[kind].limit(1, 0.0) == learned.stream_history[kind].limit(1, 0.0)
+        assert again.stream_history[kind].limit(1) == learned.stream_history[kind].limit(1)
     scores = stream(again, 2, 9000.0, 20.0)
     assert scores == stream(and_again, 2, 9000.0, 20.0)
     assert [p.name for p in tmp_path.iterdir()] == ["front.npz"]

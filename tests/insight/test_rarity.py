@@ -28,7 +28,7 @@ def test_normal_time_passes_the_limit_about_as_often_as_was_asked(tail: str, wat
     rates = []
     for _ in range(20):
         history = ScoreHistory(TAILS[tail](rng, watched_blocks))
-        limit = history.limit(10, 0.0)
+        limit = history.limit(10)
         rates.append(np.mean(TAILS[tail](rng, 20 * BLOCKS_A_DAY) > limit) * BLOCKS_A_DAY)
     assert np.median(rates) <= 10
     assert np.mean(rates) <= 20
@@ -37,7 +37,7 @@ def test_normal_time_passes_the_limit_about_as_often_as_was_asked(tail: str, wat
 def test_with_a_day_of_exponential_scores_the_limit_is_tight_not_only_safe() -> None:
     rng = np.random.default_rng(5)
     history = ScoreHistory(rng.exponential(0.3, BLOCKS_A_DAY))
-    true_rate = BLOCKS_A_DAY * np.exp(-history.limit(1, 0.0) / 0.3)
+    true_rate = BLOCKS_A_DAY * np.exp(-history.limit(1) / 0.3)
     assert 0.2 < true_rate < 2
 
 
@@ -45,15 +45,15 @@ def test_with_a_day_of_exponential_scores_the_limit_is_tight_not_only_safe() -> 
 def test_rarity_falls_with_the_score_and_agrees_with_the_limit(scores: list[float], at: float, step: float) -> None:
     history = ScoreHistory(scores)
     assert history.per_day(at + step) <= history.per_day(at) + 1e-9
-    assert history.limit(0.5, 0.0) >= history.limit(5, 0.0) >= history.usual
-    assert history.per_day(history.limit(0.5, 0.0)) <= 0.5001
+    assert history.limit(0.5) >= history.limit(5) >= history.usual
+    assert history.per_day(history.limit(0.5)) <= 0.5001
 
 
 def test_too_short_a_history_makes_no_limit() -> None:
     history = ScoreHistory([1.0, 2.0, 1.5, 0.5])
-    assert history.limit(1, 0.0) == np.inf
+    assert history.limit(1) == np.inf
     history.add(1.0, BLOCK_S)
-    assert history.limit(1, 0.0) < np.inf
+    assert history.limit(1) < np.inf
 
 
 def test_a_block_is_the_highest_score_of_two_seconds() -> None:
@@ -63,12 +63,11 @@ def test_a_block_is_the_highest_score_of_two_seconds() -> None:
     assert list(history.blocks) == [3.0, 0.4]
 
 
-def test_after_more_alarms_than_asked_for_the_next_must_be_stronger_until_a_day_has_passed() -> None:
+def test_alarms_are_counted_for_a_day_and_never_raise_the_limit() -> None:
     history = ScoreHistory(np.random.default_rng(0).normal(1.0, 0.05, 200))
-    before = history.limit(1, 0.0)
-    for i in range(5):
-        history.add_alarm(4.0 + i / 10, now_s=1000.0 + i)
-    assert history.limit(1, 2000.0) == before
-    history.add_alarm(4.2, now_s=1006.0)
-    assert history.limit(1, 2000.0) == 4.0
-    assert history.limit(1, 1006.0 + 86_401) == before
+    before = history.limit(1)
+    for i in range(20):
+        history.add_alarm(4.0, now_s=1000.0 + i)
+    assert history.limit(1) == before
+    assert history.alarms_within_a_day(1100.0) == 20
+    assert history.alarms_within_a_day(1009.5 + 86_400) == 10
