@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 
 import pytest
@@ -115,47 +116,130 @@ def test_whatever_happens_each_camera_arrives_whole_and_in_order(steps: list[str
     assert missing == unheard, "only what came before anybody ever listened is missing"
 
 
-def test_a_refused_topic_waits_alone_and_is_set_aside_in_the_end(outbox: Outbox) -> None:
-    delivery = Delivery(outbox, max_tries=3, retry_s=1.0)
+def test_what_the_broker_refuses_is_tried_for_an_hour_before_it_is_set_aside() -> None:
+    """Its camera waits with it for a minute, then its topic only; other cameras don't wait at all."""
+    clock = [0.0]
+    with memory_folder() as folder, Outbox(folder / "o.db", monotonic=lambda: clock[0]) as outbox:
+        delivery = Delivery(outbox, replay_after_s=1e9)
+        delivery.begin(0.0, None)
+        ready(delivery, outbox, "front", "yard")
+        bad, after, other = put(outbox, topic="front/alert"), put(outbox), put(outbox, "yard")
+        tries: list[float] = []
+        arrived: dict[int, float] = {}
+        assert rows(delivery.next(1, 0.0)) == [bad]
+        while outbox.depth and clock[0] < 10_000.0:
+            now = clock[0]
+            for row in [bad] if not tries else rows(delivery.next(20, now)):
+                if row == bad:
+                    tries.append(now)
+                else:
+                    arrived[row] = now
+                delivery.acknowledged(row, DENIED if row == bad else TAKEN, now)
+            delivery.save(now)
+            clock[0] += 1.0
+        assert outbox.dropped == {"refused": 1}
+        assert arrived[other] <= 1.0 and 60.0 <= arrived[after] < 130.0
+        assert tries[:5] == [0.0, 1.0, 3.0, 7.0, 15.0]
+        assert tries[-1] >= 3600.0 and max(b - a for a, b in itertools.pairwise(tries)) == 60.0
+
+
+def test_a_short_mistake_in_the_access_list_costs_no_event_and_no_order(outbox: Outbox) -> None:
+    delivery = Delivery(outbox)
     delivery.begin(0.0, None)
     ready(delivery, outbox, "front")
-    bad, good = put(outbox, topic="front/alert"), put(outbox)
-    now, tries = 0.0, 0
-    while outbox.dropped == {}:
-        sent = rows(delivery.next(20, now))
-        assert (bad in sent) == (tries == 0 or now >= 2**tries - 1)
-        if good in sent:
-            delivery.acknowledged(good, TAKEN, now)
-        if bad in sent:
-            delivery.acknowledged(bad, DENIED, now)
-            tries += 1
-        delivery.save(now)
-        now += 0.5
-    assert (tries, outbox.dropped, outbox.depth) == (3, {"refused": 1}, 0)
+    arrived: list[int] = []
+    kept = [put(outbox, topic="front/alert")]
+    for now in range(100):
+        if now == 20:
+            kept += [put(outbox, topic=f"front/{kind}") for kind in ("alert", "change", "alert")]
+        while sent := delivery.next(20, float(now)):
+            for out in sent:
+                refused = now < 30 and out.topic == "front/alert"
+                arrived += [] if refused else [out.row]
+                delivery.acknowledged(out.row, DENIED if refused else TAKEN, float(now))
+    assert arrived == kept and outbox.dropped == {}
 
 
-def test_the_event_that_kills_connections_is_found_and_the_others_arrive(outbox: Outbox) -> None:
-    delivery = Delivery(outbox, max_tries=3)
-    all_rows = [put(outbox, camera, text="poison" * (n == 2)) for n, camera in enumerate(["a", "b", "c", "d"])]
-    poison, arrived, deaths = all_rows[2], [], 0
-    for _ in range(20):
-        delivery.begin(0.0, None)
-        assert not delivery.next(20, 0.0) or deaths == 0, "a suspect waits until the connection has proved itself"
-        delivery.prove()
-        while (sent := rows(delivery.next(20, 0.0))) or delivery.in_flight:
-            if poison in sent or (deaths == 0 and poison in all_rows):
-                deaths += 1
-                delivery.lost()
+class Line:
+    """A connection that states prove at once; `deadly` says on which rows it dies, `tick` ends it for no reason."""
+
+    def __init__(self, delivery: Delivery, deadly: Callable[[int], bool]) -> None:
+        self.delivery, self.deadly = delivery, deadly
+        self.arrived: list[int] = []
+        self.deaths: list[list[int]] = []
+        self.suspects = False
+
+    def live(self, now: float, until: float) -> float:
+        """Until it dies, or `until`; returns when."""
+        self.delivery.begin(now, None)
+        assert not self.suspects or self.delivery.next(20, now) == [], "a suspect waits until the connection is proved"
+        self.delivery.prove()
+        while now < until:
+            sent = rows(self.delivery.next(20, now))
+            if any(self.deadly(row) for row in sent):
+                self.deaths.append(sent)
                 break
             for row in sent:
-                delivery.acknowledged(row, TAKEN, 0.0)
-                arrived.append(row)
-        delivery.save(0.0)
-        if outbox.depth == 0:
-            break
-    assert arrived == [all_rows[0], all_rows[1], all_rows[3]]
+                self.delivery.acknowledged(row, TAKEN, now)
+                self.arrived.append(row)
+            self.delivery.save(now)
+            now += 0.25
+        self.delivery.next(0, now)
+        self.suspects = self.delivery.in_flight > 0
+        self.delivery.lost()
+        return now
+
+
+@pytest.mark.parametrize("cameras", ["abcd", "aaaa"])
+def test_the_event_that_kills_connections_is_found_and_the_others_arrive(outbox: Outbox, cameras: str) -> None:
+    all_rows = [put(outbox, camera, text="poison" * (n == 2)) for n, camera in enumerate(cameras)]
+    line = Line(Delivery(outbox, max_tries=3), lambda row: row == all_rows[2])
+    now = 0.0
+    while outbox.depth and now < 600.0:
+        now = line.live(now, now + 100.0)
+    assert sorted(line.arrived) == [all_rows[0], all_rows[1], all_rows[3]]
     assert outbox.dropped == {"refused": 1}
-    assert deaths == 1 + 3
+    assert [all_rows[2]] * 3 == [row for sent in line.deaths[-3:] for row in sent], "alone each time"
+
+
+def test_two_events_that_kill_connections_are_both_found(outbox: Outbox) -> None:
+    all_rows = [put(outbox, camera) for camera in "abcd"]
+    line = Line(Delivery(outbox, max_tries=3), lambda row: row in all_rows[:2])
+    now = 0.0
+    while outbox.depth and now < 1000.0:
+        now = line.live(now, now + 100.0)
+    assert sorted(line.arrived) == all_rows[2:] and outbox.dropped == {"refused": 2}
+
+
+def test_a_bad_line_costs_no_event(outbox: Outbox) -> None:
+    """It dies ten times right after the only event, then dies for no reason, then holds."""
+    row = put(outbox)
+    died: list[int] = []
+    line = Line(Delivery(outbox), lambda row: len(died) < 10 and not died.append(row))  # type: ignore[func-returns-value]
+    now = 0.0
+    for _ in range(10):
+        now = line.live(now, now + 200.0)
+    assert len(died) == 10 and outbox.dropped == {} and outbox.depth == 1
+    now = line.live(now, now + 0.5)
+    line.live(now, now + 200.0)
+    assert line.arrived == [row] and outbox.dropped == {}
+
+
+def test_deaths_of_a_line_that_also_dies_without_the_event_do_not_count(outbox: Outbox) -> None:
+    unlucky = put(outbox, "a")
+    now, times = 0.0, 0
+
+    def deadly(row: int) -> bool:
+        return row == unlucky and times < 20
+
+    line = Line(Delivery(outbox), deadly)
+    while outbox.depth and now < 900.0:
+        put(outbox, "b")
+        for _ in range(4):
+            now = line.live(now, now + 100.0)  # right after the event
+            times += 1
+        now = line.live(now, now + 0.5)  # and before it comes to that
+    assert unlucky in line.arrived and outbox.dropped == {}
 
 
 def test_a_broker_that_merely_restarts_costs_nothing(outbox: Outbox) -> None:

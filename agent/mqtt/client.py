@@ -315,7 +315,8 @@ class MqttLink:
             if exchange.waiting_s(now) > _STALLED_S:
                 raise BrokerError(f"{self._address} has not acknowledged anything for {_STALLED_S:g} s")
             due_in = exchange.due_in(now)
-            if stop_by is not None and ((not exchange.unacknowledged and due_in is None) or now >= stop_by):
+            nothing_left = not exchange.unacknowledged and (due_in is None or now + due_in > (stop_by or now))
+            if stop_by is not None and (nothing_left or now >= stop_by):
                 break
             until = now + 1.0 if stop_by is None else stop_by
             self._wake.wait(max(0.0, min(until - now, 1.0 if due_in is None else due_in)))
