@@ -159,7 +159,9 @@ class CameraBuilder:
     def camera(self, name: str, settings: Settings) -> Camera:
         """The worker of a camera, not started. Raises ConfigError."""
         camera, manifest = settings.cameras[name], self._model.manifest
-        ops, pictures = self._vision.camera(Preprocessor(manifest, host_shrink()))
+        ops, pictures = self._vision.camera(
+            Preprocessor(manifest, host_shrink()), lambda reason: self._degrade(f"{name}: {reason}")
+        )
         self._desk.metrics.watch_gpu(name, ops.held)
         encoder = self._encoding.encoder(lambda: OnnxEncoder(self._runtime), self._degrade)
         if self._costs is not None:

@@ -18,6 +18,7 @@ from vpi_ops.interface import VisionOps
 
 log = structlog.get_logger()
 Has = Callable[[str], bool]
+Tell = Callable[[str], object]
 
 _NO_PYCUDA = (
     "Our CUDA kernels compare patches on an NVIDIA GPU; PyCUDA, which launches them, is not on this machine: pip "
@@ -40,18 +41,19 @@ class VisionChoice:
     flow_why: tuple[str, ...] = ()
     on_gpu: bool = False
 
-    def camera(self, preprocessor: Preprocessor) -> tuple[VisionOps, Pictures]:
-        """The operations of one camera, and what makes its model pictures."""
+    def camera(self, preprocessor: Preprocessor, tell: Tell = log.error) -> tuple[VisionOps, Pictures]:
+        """The operations of one camera, and what makes its model pictures. tell: hears a sentence when GPU or OFA,
+        though chosen, don't do it, now or later."""
         if not self.on_gpu:
             return host_ops(), preprocessor
         from vpi_ops.jetson import open_ops
         from vpi_ops.jetson_pictures import DevicePictures
 
         try:
-            ops = open_ops().ops
+            ops = open_ops(tell=tell).ops
             return ops, DevicePictures(ops, preprocessor)
         except Exception as error:  # as in `choose_vision`
-            log.error("image operations of a camera run on the CPU", reason=in_words(error))
+            tell(f"image operations of a camera run on the CPU: {in_words(error)}")
             return host_ops(), preprocessor
 
 

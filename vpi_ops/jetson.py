@@ -23,7 +23,7 @@ from vpi_ops.interface import FlowField, Held, PatchPyramid, Residual
 from vpi_ops.jetson_flow import FlowUnavailable, OfaFlow
 from vpi_ops.jetson_frames import DeviceFrames
 from vpi_ops.jetson_grey import Grey, GreyImages
-from vpi_ops.jetson_memory import Gpu, open_gpu
+from vpi_ops.jetson_memory import Gpu, Tell, open_gpu
 from vpi_ops.jetson_tokens import TokenMaps
 
 _BINS = 512
@@ -36,10 +36,13 @@ _log = structlog.get_logger(__name__)
 class JetsonOps(HostOps):
     """`VisionOps` for a Jetson. gpu, kernels, dense_flow: of this camera alone; without `dense_flow` flow is the
     host's. Once the GPU has failed, all is the host's: mapped memory is its memory too. width: of the analysis
-    image."""
+    image. tell: hears a sentence when the OFA is given up."""
 
-    def __init__(self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320) -> None:
+    def __init__(
+        self, gpu: Gpu, kernels: Kernels, dense_flow: OfaFlow | None, *, width: int = 320, tell: Tell = _log.error
+    ) -> None:
         super().__init__(width=width)
+        self._tell = tell
         self.gpu, self.kernels = gpu, kernels
         self.frames = DeviceFrames(gpu)
         self.greys = GreyImages(gpu, kernels, self.frames, dense_flow, width=width)
@@ -269,7 +272,7 @@ class JetsonOps(HostOps):
             self._failed += 1
             _log.warning("the OFA gives no flow, the CPU computes it", error=str(error), times=self._failed)
             if self._failed >= _GIVE_UP_AFTER:
-                _log.error("flow stays with the CPU until the next start", error=str(error))
+                self._tell(f"the OFA is given up, the CPU computes flow until the next start: {error}")
                 self.greys.engine = None
             return None
         self._failed = 0
@@ -334,18 +337,21 @@ class Vision:
     flow_why: tuple[str, ...]
 
 
-def open_ops(*, width: int = 320) -> Vision:
+def open_ops(*, width: int = 320, tell: Tell = _log.error) -> Vision:
     """Kernels on the GPU, and flow on the OFA where there is one, else on the CPU.
 
-    Raises ImportError without PyCUDA, EngineFault when there is no GPU or no kernels can be had, MemoryError.
+    tell: hears a sentence when GPU or OFA are given up while they work. Raises ImportError without PyCUDA, EngineFault
+    when there is no GPU or no kernels can be had, MemoryError.
     """
-    gpu = open_gpu()
+    gpu = open_gpu(tell)
     with gpu.active():
         kernels = load()
+    dense: OfaFlow | None = None
+    why: tuple[str, ...] = ()
     try:
         dense = OfaFlow(gpu)
     except FlowUnavailable as reason:
         _log.warning("flow stays with the CPU", reason=str(reason))
-        return Vision(JetsonOps(gpu, kernels, None, width=width), gpu, kernels.origin, None, (f"No OFA: {reason}.",))
-    flow = f"OFA through VPI {dense.version}, {dense.route}"
-    return Vision(JetsonOps(gpu, kernels, dense, width=width), gpu, kernels.origin, flow, ())
+        why = (f"No OFA: {reason}.",)
+    flow = None if dense is None else f"OFA through VPI {dense.version}, {dense.route}"
+    return Vision(JetsonOps(gpu, kernels, dense, width=width, tell=tell), gpu, kernels.origin, flow, why)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ NON_BLOCKING = 1
 """Flag of a stream."""
 
 _log = structlog.get_logger(__name__)
+Tell = Callable[[str], object]
 
 
 class Gpu:
@@ -34,12 +35,14 @@ class Gpu:
     traffic: how often so far, by name: `frames` (frames handed over to the device), `launches` (groups of kernels),
     `syncs` (waits for a stream), `staged` (copies into mapped memory), `readbacks` (results that the host takes from
     the GPU or the OFA). lost: the error after which nothing is launched any more. Not thread-safe, but `active` and
-    `parts` are. Raises ImportError without PyCUDA, what PyCUDA raises without a GPU.
+    `parts` are. tell: hears a sentence when it is given up. Raises ImportError without PyCUDA, what PyCUDA raises
+    without a GPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell = _log.error) -> None:
         import pycuda.driver as cuda
 
+        self._tell = tell
         cuda.init()
         self.cuda: Any = cuda
         device = cuda.Device(0)
@@ -100,9 +103,10 @@ class Gpu:
 
     def give_up(self, reason: str) -> None:
         """Launch nothing any more: whoever asks finds it lost, and does without."""
-        self.lost = reason
+        known, self.lost = self.lost is not None, reason
         self._queued.clear()
-        _log.error("the GPU is given up, the CPU compares patches until the next start", error=reason)
+        if not known:
+            self._tell(f"the GPU is given up, the CPU compares patches until the next start: {reason}")
 
     def mapped(self, shape: tuple[int, ...], dtype: Any, part: str = "results") -> NDArray[Any]:
         """An array, zeros, that kernels reach at `address`; given back when nobody has it or a view of it any more,
@@ -201,10 +205,11 @@ def _end(context: Any, *kept: list[Any]) -> None:
         context.pop()
 
 
-def open_gpu() -> Gpu:
-    """The GPU of this machine. Raises ImportError without PyCUDA, EngineFault when there is none that works."""
+def open_gpu(tell: Tell = _log.error) -> Gpu:
+    """The GPU of this machine. tell: as for `Gpu`. Raises ImportError without PyCUDA, EngineFault when there is none
+    that works."""
     try:
-        return Gpu()
+        return Gpu(tell)
     except ImportError as error:
         raise ImportError(f"pycuda can't be imported: {error}") from error
     except Exception as error:  # of which class depends on the version
