@@ -59,6 +59,7 @@ class Camera:
         self.enabled = True
         self._on_available, self._recall = on_available, recall
         self._begun = False
+        self._why = "the source has ended"
         self._capture = CaptureState(Phase.CONNECTING)
         self._share, self._due = 1.0, 0.0
         self._skipped: Frame | None = None
@@ -128,15 +129,17 @@ class Camera:
         self.enabled = old.enabled
         self.reporter.follow(old.reporter)
 
-    def stop(self, timeout_s: float = 1.0) -> None:
-        """End capture and frame loop; frames that wait in the ring are still handled, as far as time allows."""
+    def stop(self, timeout_s: float = 1.0, reason: str = "the agent has stopped watching") -> None:
+        """End capture and frame loop; frames that wait in the ring are still handled, as far as time allows. reason: in
+        what is open and ends with it."""
+        self._why = reason
         until = time.monotonic() + timeout_s
         self._worker.stop(timeout_s)
         if self._thread.ident is not None:
             self._thread.join(max(0.0, until - time.monotonic()))
         elif not self._begun:
             self._begun = True
-            self.watch.close()
+            self.watch.close(self._why)
         for beat in self._beats:
             self._progress.retire(beat)
 
@@ -181,7 +184,7 @@ class Camera:
             elif watching:
                 self.watch.pause()
             watching = self.enabled
-        self.watch.close()
+        self.watch.close(self._why)
         beat.idle()
 
     def _thinned(self, frame: Frame) -> Frame | None:

@@ -137,7 +137,8 @@ class Fleet:
         if builder is not None and builder is not self.builder:
             self._spare.append(builder)  # until its cameras are what runs
         for name in [name for name in self.cameras if name not in settings.cameras]:
-            self._stop(name)
+            self._stop(name, "the camera was removed")
+            self.cameras[name].reporter.gone("the camera was removed")
             self.cameras.drop(name)
             self._on_gone(name)
         changed = [name for name in settings.cameras if makings(settings, name) != self._makings.get(name)]
@@ -173,9 +174,9 @@ class Fleet:
         running = None if self._settings is None else self._settings.cameras.get(name)
         return running is not None and exclusive(running.source) is not None
 
-    def _stop(self, name: str) -> None:
+    def _stop(self, name: str, reason: str = "the camera was set up anew") -> None:
         self._makings.pop(name, None)
-        self.cameras[name].stop(_STOP_S)
+        self.cameras[name].stop(_STOP_S, reason)
 
     def _replace(self, name: str, builder: CameraBuilder, settings: Settings, strict: bool) -> None:
         old = self.cameras.get(name)

@@ -84,8 +84,18 @@ class CameraReporter:
         return self.muted_until
 
     def follow(self, old: CameraReporter) -> None:
-        """Go on with what another said last of this camera, as silent as it was told to be."""
+        """Go on with what another, which has stopped, said last of this camera, as silent as it was told to be. That
+        the camera is lost is for this one to end; whether it is moved or covered must be seen anew."""
         self.text, self._muted_until_s = old.text, old._muted_until_s
+        self._loss, old._loss = old._loss, None
+        old.gone("the camera was set up anew")
+
+    def gone(self, reason: str) -> None:
+        """Nobody watches this camera any more: end what is said of its health."""
+        for event_id in (self._loss, self._tampering):
+            if event_id is not None:
+                self._book.update(event_id, end=True, notes=(reason,))
+        self._loss = self._tampering = None
 
     def test(self, frame: Frame, text: str) -> str:
         """Tell an alert that nothing led to, as any alert is told, muted or not; returns the event's id."""

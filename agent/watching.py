@@ -251,11 +251,11 @@ class CameraWatch:
         self._anomaly.interrupted()
         self._told.clear()
 
-    def close(self) -> None:
-        """After the last frame: end what is open, keep what was learned."""
-        self._reporter.interrupted("the agent has stopped watching")
+    def close(self, reason: str = "the agent has stopped watching") -> None:
+        """After the last frame: end what is open and say why, keep what was learned."""
+        self._reporter.interrupted(reason)
         for follower in self._followers:
-            follower.interrupted("the agent has stopped watching")
+            follower.interrupted(reason)
         if self.frames:
             self._keep(self._anomaly, self._now_s)
         self._vlm.close()

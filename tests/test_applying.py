@@ -93,6 +93,7 @@ def test_zones_of_one_camera_restart_that_camera_alone_and_it_keeps_what_it_lear
     until(lambda: a.watch.learned > 0, "something to be learned")
     frames, learned = b.watch.frames, a.watch.learned
     a.reporter.mute(1000)
+    a.reporter.lost("no answer")
     wanted = candidate(daemon, door())
     plan = daemon.applier.plan(wanted)
     assert plan.restarts == ("a",)
@@ -109,6 +110,8 @@ def test_zones_of_one_camera_restart_that_camera_alone_and_it_keeps_what_it_lear
     assert b.watch.modes["error"] == 0 and b.capture.phase is Phase.STREAMING
     assert new.watch.learned >= learned
     assert new.reporter.muted_until is not None
+    (loss,) = (event for event in daemon._book.remembered() if event.kind == "health" and event.camera == "a")
+    assert (loss.type.value, loss.degraded) == ("end", ()), "the new one gives frames"
     assert daemon.applier.last == (wanted.version, Step("applied", None, 200))
     assert (daemon.applier.version, daemon.applier.digest) == (wanted.version, wanted.digest)
 

@@ -18,6 +18,7 @@ from agent.events.outbox import Outbox
 from agent.insight.anomaly import Alarm, Stream
 from agent.insight.change import Change, ChangeKind
 from agent.insight.sight import Sight
+from agent.insight.tamper import Tampering
 from agent.reporting import CameraReporter
 from agent.rules.camera import Moment
 from agent.rules.firing import Fired
@@ -186,6 +187,27 @@ def test_a_loss_is_told_once_however_often_it_is_tried_again(desk: Desk) -> None
     reporter.back()
     reporter.back()
     assert [(event.kind, event.type.value) for event in desk.settle()] == [("health", "new"), ("health", "end")]
+
+
+def test_who_takes_a_camera_over_ends_its_loss_and_what_else_was_open_ends_with_a_reason(desk: Desk) -> None:
+    old, new = desk.reporter(None), desk.reporter(None)
+    old.tampered(Tampering.COVERED, FRAME)
+    old.lost("no answer")
+    new.follow(old)
+    new.lost("no answer; trying again")
+    new.back()
+    new.lost("no answer")
+    new.gone("the camera was removed")
+    new.gone("twice is once")
+    told = [(event.condition.value, event.type.value, event.degraded) for event in desk.settle()]  # type: ignore[union-attr]
+    assert told == [
+        ("covered", "new", ()),
+        ("lost", "new", ()),
+        ("covered", "end", ("the camera was set up anew",)),
+        ("lost", "end", ()),
+        ("lost", "new", ()),
+        ("lost", "end", ("the camera was removed",)),
+    ]
 
 
 def test_words_are_spared_and_the_news_say_so(desk: Desk) -> None:
