@@ -33,7 +33,9 @@ from vpi_ops.choice import host_ops, host_shrink
 _LATE_S = 10.0
 """An alarm so long after an event still belongs to it."""
 _EARLY_S = 8.0
-"""And so long before: somebody comes in to leave a box."""
+"""And so long before: somebody comes in to leave a box. Such an alarm is not false, but it has not found the event."""
+_TOLERANCE_FRAMES = 2
+"""An alarm may come so much before the onset: whoever comes in begins to be seen with a foot."""
 
 
 @dataclass(slots=True)
@@ -128,7 +130,7 @@ def _outcome(drills: Sequence[Drill], notes: _Notes, fps: float, frames: int, le
     for each in drills:
         near = [i for i, (at, _) in enumerate(alarms) if each.onset_s - _EARLY_S <= at <= each.end_s + _LATE_S]
         belong.update(near)
-        told = [alarms[i][0] for i in near if alarms[i][0] <= each.end_s]
+        told = [alarms[i][0] for i in near if each.onset_s - _TOLERANCE_FRAMES / fps <= alarms[i][0] <= each.end_s]
         latency.append(max(0.0, told[0] - each.onset_s) if told else None)
     false = [alarm for i, alarm in enumerate(alarms) if i not in belong]
     return Outcome(drills, latency, false, frames / fps - learn_s, notes.tampers)
