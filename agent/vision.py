@@ -29,6 +29,9 @@ _NO_VPI = (
     "python3-vpi3 or -vpi4; an environment needs --system-site-packages to see it) and is not on this machine."
 )
 
+_VPI_ALONE = "vpi is here, but not PyCUDA, which gives it memory: pip install 'stillwatch[jetson]'."
+_AGAIN = "if CUDA itself is well, build it anew: pip install --force-reinstall --no-cache-dir pycuda"
+
 
 @dataclass(frozen=True, slots=True)
 class VisionChoice:
@@ -69,14 +72,14 @@ def choose_vision(*, has: Has = installed) -> VisionChoice:
     slower = () if (why := host_why()) is None else (why,)
     no_vpi = () if has("vpi") else (_NO_VPI,)
     if not has("pycuda"):
-        return VisionChoice(host_kind(), host_flow, (_NO_PYCUDA, *slower), no_vpi or ("vpi is here, but not PyCUDA.",))
+        return VisionChoice(host_kind(), host_flow, (_NO_PYCUDA, *slower), no_vpi or (_VPI_ALONE,))
     from vpi_ops.jetson import open_ops
 
     try:
         vision = open_ops()
     except Exception as error:  # of which class depends on what is broken, and in which version
         log.warning("the GPU can't be used for image operations", reason=in_words(error), exc_info=True)
-        why = f"PyCUDA is here and can't be used: {in_words(error)}."
+        why = f"PyCUDA is here and can't be used: {in_words(error)}; {_AGAIN}."
         return VisionChoice(host_kind(), host_flow, (why, *slower), no_vpi)
     patches = f"CUDA kernels on {vision.gpu.name} ({vision.gpu.arch}), {vision.kernels}"
     return VisionChoice(patches, vision.flow or host_flow, (), no_vpi or vision.flow_why, True)

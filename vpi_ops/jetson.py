@@ -29,6 +29,10 @@ from vpi_ops.jetson_tokens import TokenMaps
 _BINS = 512
 _GIVE_UP_AFTER = 3
 """Failures of the OFA in a row, after which flow stays with the host."""
+_VPI_AGAIN = (
+    "on an Orin or later, install VPI anew (apt install --reinstall libnvvpi3 python3.10-vpi3 with JetPack 6, "
+    "libnvvpi4 python3.12-vpi4 with JetPack 7)"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -352,6 +356,6 @@ def open_ops(*, width: int = 320, tell: Tell = _log.error) -> Vision:
         dense = OfaFlow(gpu)
     except FlowUnavailable as reason:
         _log.warning("flow stays with the CPU", reason=str(reason))
-        why = (f"No OFA: {reason}.",)
+        why = (f"No OFA: {reason}; {_VPI_AGAIN}.",)
     flow = None if dense is None else f"OFA through VPI {dense.version}, {dense.route}"
     return Vision(JetsonOps(gpu, kernels, dense, width=width, tell=tell), gpu, kernels.origin, flow, why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def unloadable(patch: pytest.MonkeyPatch, _: Path) -> None:
     patch.setattr(driver, "module_from_buffer", raising(driver.LogicError("cuModuleLoadDataEx failed: no binary")))
 
 
+COMMAND = re.compile(r"(apt|pip) install \S")
 FLOW, KERNELS, ENCODER = "flow", "kernels", "encoder"
 CASES = {
     "no stream of VPI": (no_stream, FLOW, "VPI_ERROR_OUT_OF_MEMORY"),
@@ -106,5 +108,7 @@ def test_what_is_broken_is_not_taken_and_says_why(
     assert says in why[0]
     assert [log for log in logs if log["log_level"] in ("warning", "error") and says in str(log)], logs
 
+    if part != ENCODER:
+        assert COMMAND.search(why[0]) and why[0].endswith("."), why
     report = examine(sysfs=tmp_path)
     assert report.healthy and says in report.parts[part].not_taken[0]

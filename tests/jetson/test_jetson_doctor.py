@@ -42,3 +42,8 @@ def test_a_jetson_on_which_nothing_is_missing_uses_all_of_it(tmp_path: Path, mon
     assert used["encoder"] == used["decoder"] == "TensorRT 10.3.0 (fp16) on Orin (simulated)"
     left = [sentence for part in not_taken(report).values() for sentence in part]
     assert len(left) == 1 and "describer" in left[0]
+
+
+def test_vpi_without_pycuda_names_the_command_that_brings_it(tmp_path: Path) -> None:
+    report = examine(has=lambda module: module == "vpi", sysfs=tmp_path)
+    assert [sentence for sentence in report.parts["flow"].not_taken if not COMMAND.search(sentence)] == []
