@@ -39,6 +39,8 @@ from engines.tensorrt.recipe import MIB, Precision, buckets, precisions, workspa
 from engines.tensorrt.releases import TABLE, release_of
 from engines.tensorrt.runtime import TensorRtRuntime
 
+pytestmark = pytest.mark.jetson
+
 SIZE = Size()
 TOKENS = (SIZE.image // SIZE.patch) ** 2
 FULL = EncodePlan(Mode.FULL, None)

@@ -28,6 +28,8 @@ from engines.tensorrt.recipe import ANSWERS, READ_AT_ONCE
 from engines.tensorrt.runtime import TensorRtRuntime
 from engines.tensorrt.seat import lowered, raised
 
+pytestmark = pytest.mark.jetson
+
 SIZE = Size()
 QUESTION = "what is on the street"
 Floats = NDArray[np.float32]
