@@ -7,16 +7,11 @@ other, freed or overrun one is refused. The real driver would corrupt memory or 
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import sys
 import threading
 from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,11 +161,3 @@ class Machine:
 
 
 machine = Machine()
-
-
-@atexit.register
-def _tell_counts() -> None:
-    """For whoever has started this process: a file in the folder JETSON_SIM_COUNTS, the flows of VPI among them."""
-    if folder := os.environ.get("JETSON_SIM_COUNTS"):
-        flows = sys.modules["vpi"].behaviour.counts["flow"] if "vpi" in sys.modules else 0
-        Path(folder, f"{os.getpid()}.json").write_text(json.dumps({**machine.counts, "flow": flows}))
