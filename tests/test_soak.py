@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ FRAMES = 20_000
 FPS = 20
 WARM_UP = 5_000
 """Frames until caches, allocator and the anomaly history have their size."""
-_SLOPE_MB = 6.0
+_SLOPE_MB = 12.0
 """Growth over the rest of the run that is still noise of the allocator; a leak of one frame in ten would be 100 MB."""
 
 
@@ -49,23 +50,30 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
-def test_twenty_thousand_frames_hold_memory_and_descriptors(clip: Path, tmp_path: Path) -> None:
+def watched(clip: Path, folder: Path) -> tuple[int, int, list[tuple[int, float, int]]]:
+    """Frames seen, frames that failed, and (frames, resident MB, descriptors) about once a second of a whole run."""
     process = psutil.Process()
     settings = Settings(
-        events=Events(dir=tmp_path / "state"),
+        events=Events(dir=folder / "state"),
         cameras={"yard": Camera(source=str(clip), zones={"z": [(0, 0), (50, 0), (50, 50)]})},
     )
-    options = RunOptions(events_to=str(tmp_path / "events.ndjson"), anomaly=AnomalySettings(learn_s=60.0))
+    options = RunOptions(events_to=str(folder / "events.ndjson"), anomaly=AnomalySettings(learn_s=60.0))
     daemon = Daemon(settings, options)
     watch = daemon.cameras["yard"].watch
     samples: list[tuple[int, float, int]] = []
     daemon.run(
         threading.Event(), lambda: samples.append((watch.frames, process.memory_info().rss / 1e6, process.num_fds()))
     )
-    assert watch.frames == FRAMES
-    assert watch.modes["error"] == 0
+    return watch.frames, watch.modes["error"], samples
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_twenty_thousand_frames_hold_memory_and_descriptors(clip: Path, tmp_path: Path) -> None:
+    """In a process of its own: what other tests have left in this one's allocator would count."""
+    with multiprocessing.get_context("spawn").Pool(1) as alone:
+        seen, failed, samples = alone.apply(watched, (clip, tmp_path))
+    assert (seen, failed) == (FRAMES, 0)
     events = (tmp_path / "events.ndjson").read_text().splitlines()
     assert len(events) > 10
     frames, rss_mb, fds = np.array([sample for sample in samples if sample[0] > WARM_UP]).T
