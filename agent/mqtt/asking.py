@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from pydantic import JsonValue, ValidationError
 
 from agent.events.model import AnswerPart, CommandResult
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.dialing import client_for, dial
 from agent.mqtt.topics import Topics
 from config.errors import BrokerError
 
@@ -62,22 +62,9 @@ def ask_agent(
         if answer.request_id == mine:
             answers.put(answer)
 
-    v5 = address.protocol == "5"
-    client = paho.Client(
-        CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
-    )
+    client = client_for(address, timeout_s)
     client.on_connect, client.on_subscribe, client.on_message = connected, subscribed, received
-    client.connect_timeout = timeout_s
-    if address.user is not None:
-        client.username_pw_set(address.user, address.password)
-    if address.tls:
-        client.tls_set_context(address.tls_context())
-    try:
-        client.connect(address.host, address.port)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BrokerError(f"can't reach {address}: {reason}") from None
-    client.loop_start()
+    dial(client, address)
     try:
         if not ready.wait(timeout_s):
             raise BrokerError(f"{address} gave no answer in {timeout_s:g} s")

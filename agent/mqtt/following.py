@@ -8,9 +8,9 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import structlog
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.dialing import client_for, dial
 from config.errors import BrokerError
 
 log = structlog.get_logger()
@@ -35,24 +35,11 @@ class Following:
         self._ready = threading.Event()
         self._refusal: str | None = None
         self.connected = False
-        v5 = address.protocol == "5"
-        client = self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5 if v5 else MQTTProtocolVersion.MQTTv311
-        )
+        client = self._client = client_for(address, timeout_s)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
-        client.connect_timeout = timeout_s
         client.reconnect_delay_set(1, 10)
-        if address.user is not None:
-            client.username_pw_set(address.user, address.password)
-        if address.tls:
-            client.tls_set_context(address.tls_context())
-        try:
-            client.connect(address.host, address.port)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise BrokerError(f"can't reach {address}: {reason}") from None
-        client.loop_start()
+        dial(client, address)
         if not self._ready.wait(timeout_s):
             self._refusal = f"gave no answer in {timeout_s:g} s"
         if self._refusal is not None:

@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.dialing import identify
 from agent.service.progress import Beat
 from config.errors import BrokerError
 
@@ -179,10 +180,7 @@ class Session:
             reconnect_on_failure=False,
         )
         client.suppress_exceptions = True
-        if self._address.user is not None:
-            client.username_pw_set(self._address.user, self._address.password)
-        if self._address.tls:
-            client.tls_set_context(self._address.tls_context())
+        identify(client, self._address)
         delay = None
         if self._v5:
             delay = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=will.delay_s)

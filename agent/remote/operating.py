@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTProtocolVersion
 from pydantic import ValidationError
 
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.dialing import client_for, dial
 from agent.mqtt.topics import Topics
 from agent.remote.documents import FINAL, Envelope, Reported
 from config.errors import BrokerError
@@ -101,20 +102,10 @@ class Operator:
             reasons.append(reason)
             answered.set()
 
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._version, reconnect_on_failure=False)
+        client = client_for(self._address, self._timeout_s, protocol=self._version, reconnects=False)
         client.on_connect, client.on_message = connected, self._take
         client.on_disconnect = lambda *_: answered.set()  # an old broker may just hang up
-        client.connect_timeout = self._timeout_s
-        if self._address.user is not None:
-            client.username_pw_set(self._address.user, self._address.password)
-        if self._address.tls:
-            client.tls_set_context(self._address.tls_context())
-        try:
-            client.connect(self._address.host, self._address.port)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise BrokerError(f"can't reach {self._address}: {reason}") from None
-        client.loop_start()
+        dial(client, self._address)
         if answered.wait(self._timeout_s) and reasons and not reasons[0].is_failure:
             return client
         client.loop_stop()
