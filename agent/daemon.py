@@ -365,12 +365,15 @@ class Daemon:
 
     def _follow_file(self) -> None:
         asked = self._reload_wanted
-        self._reload_wanted = self._file.changed() or asked
+        if self._file.changed():
+            self._reload_wanted = True
         if not self._reload_wanted or self.applier.busy:
             return
+        self._reload_wanted = False  # whoever asks from here on gets a reload of his own
         if asked:
             notify.reloading()
-        self._reload_wanted = not self.applier.reload(notify.ready if asked else lambda: None)
+        if not self.applier.reload(notify.ready if asked else lambda: None):
+            self._reload_wanted = True
 
     def sizes(self) -> Mapping[str, Size]:
         return self._fleet.sizes()
