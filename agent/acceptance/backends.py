@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from agent.runtimes import choose_decoder, choose_encoder
 from agent.vision import choose_vision
@@ -20,6 +21,8 @@ from engines.text.language import Language
 from vpi_ops.choice import host_ops
 from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,11 @@ class Ops:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoders:
-    """The vision tower. name: what encodes, in words. not_taken: as for `Ops`."""
+class Compared(Generic[Part]):
+    """One part of the model. name: what runs it, in words. not_taken: as for `Ops`."""
 
-    used: Encoder
-    host: Encoder
+    used: Part
+    host: Part
     name: str = "ONNX Runtime"
     not_taken: tuple[str, ...] = ()
 
@@ -58,19 +61,16 @@ class Encoders:
         return type(self.used) is type(self.host)
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The language model. name: what makes words, in words. not_taken: as for `Ops`."""
+class Encoders(Compared[Encoder]):
+    """The vision tower."""
 
-    used: Language
-    host: Language
-    name: str = "ONNX Runtime"
-    not_taken: tuple[str, ...] = ()
+    __slots__ = ()
 
-    @property
-    def own(self) -> bool:
-        """Whether `used` is the host's own kind."""
-        return type(self.used) is type(self.host)
+
+class Words(Compared[Language]):
+    """The language model."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,12 +226,7 @@ class TensorRtEncoder:
         self._runtime.memory.count("scratch", own, own)
         self._executions.append((execution, own))
         execution.bind(addresses)
-        if self._graphs:
-            try:
-                execution.record(self._gpu)
-            except EngineFault as fault:
-                self._graphs = False
-                self._runtime.note(f"CUDA graphs can't be used, each kernel is queued by itself: {fault}")
+        self._graphs = self._graphs and self._runtime.recorded(execution)
         return execution
 
     def _places(self, planes: _Planes, suffix: str) -> dict[str, int]:

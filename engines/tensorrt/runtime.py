@@ -12,7 +12,7 @@ from engines.tensorrt import enginefile
 from engines.tensorrt.building import Log, Told, Watch, build
 from engines.tensorrt.device import Gpu
 from engines.tensorrt.enginefile import Found, Identity
-from engines.tensorrt.execution import Engine
+from engines.tensorrt.execution import Engine, Execution
 from engines.tensorrt.memory import Memory
 from engines.tensorrt.purpose import ENCODER, Purpose
 from engines.tensorrt.recipe import Precision, precisions
@@ -80,6 +80,15 @@ class TensorRtRuntime:
         raise EngineFault(
             f"TensorRT {self.version} has no {purpose.name} engine for {model.manifest.name}: {'; '.join(refused)}"
         )
+
+    def recorded(self, execution: Execution) -> bool:
+        """Have it run as one CUDA graph from now on; False, with a note, where that can't be."""
+        try:
+            execution.record(self.gpu)
+        except EngineFault as fault:
+            self.note(f"CUDA graphs can't be used, each kernel is queued by itself: {fault}")
+            return False
+        return True
 
     def note(self, sentence: str) -> None:
         """Add to the notes, once."""

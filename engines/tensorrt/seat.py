@@ -195,12 +195,7 @@ class Seat:
             addresses[f"{name}_in"] = self._cache + number * self._part(self.slots)
             addresses[name] = self._new + number * self._part(count)
         execution.bind({**addresses, "logits": self._outputs})
-        if self._graphs:
-            try:
-                execution.record(self._gpu)
-            except EngineFault as fault:
-                self._graphs = False
-                self._runtime.note(f"CUDA graphs can't be used, each kernel is queued by itself: {fault}")
+        self._graphs = self._graphs and self._runtime.recorded(execution)
         return execution
 
     def _fields(self, count: int, index: np.dtype[Any]) -> Fields:
