@@ -35,6 +35,16 @@ class World:
 
 
 @contextlib.contextmanager
+def left_clean(world: World) -> Iterator[World]:
+    """One test's turn: what it set is taken back, and no context is left pushed."""
+    yield world
+    world.faults.reset()
+    world.libcuda.refuse = world.libcuda.launches = 0
+    world.machine.budget = 2**32
+    assert not world.machine.stack, "a context was pushed and not popped"
+
+
+@contextlib.contextmanager
 def simulated(release: str = "10.3.0") -> Iterator[World]:
     """Imports of `tensorrt` and `pycuda` get the stand-ins, fresh, until the block ends. The kernel is ours,
     compiled for the host."""

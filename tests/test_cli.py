@@ -13,35 +13,17 @@ from pathlib import Path
 import pytest
 import structlog
 import yaml
+from calling import caller
 
-from agent.cli import main
 from engines.manifest import REFERENCE
 
 ROOT = Path(__file__).parents[1]
 
 
-class Outcome:
-    """What one call of the command came to."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
 @pytest.fixture
 def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Call the command in this process."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["stillwatch", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    yield call
+    yield caller(monkeypatch, capsys)
     structlog.reset_defaults()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from calling import caller
 from numpy.typing import NDArray
 
 from agent.capture.scene import Scene
-from agent.cli import main
 
 SHOTS = [Scene(place, seed, width=160, height=90, light="day") for place, seed in (("street", 1), ("office", 2))]
 IMAGES = [SHOTS[i >= 18].render(i) for i in range(36)]
@@ -24,18 +23,7 @@ IMAGES = [SHOTS[i >= 18].render(i) for i in range(36)]
 @pytest.fixture
 def cuts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     """Call the command in this process: (status, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stillwatch", "cuts", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
+    return caller(monkeypatch, capsys, "cuts")
 
 
 def write_video(path: Path, images: list[NDArray[np.uint8]], times_ms: list[int]) -> Path:

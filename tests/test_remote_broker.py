@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from calling import Call, caller
 from mqtt_proxy import Proxy
 from mqtt_world import TOPICS, Subscriber, agent, guarded_broker, needs_mosquitto, until
 from remote_hostile import BASE, KINDS, history, hostile
 from remote_world import NEXT, OPS, MemoryApplier, document
 
 from agent.applying.contract import Step
-from agent.cli import main
 from agent.mqtt.address import BrokerAddress
 from agent.mqtt.broker import LocalBroker
 from agent.remote.documents import Reported, json_schemas
@@ -33,32 +31,11 @@ pytestmark = needs_mosquitto
 GOLDEN = Path(__file__).parent / "golden" / "config-schemas.json"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Outcome]
-
-
 @pytest.fixture
 def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
     """`stillwatch config …` in this process, with the test's folder as working directory."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["stillwatch", "config", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return call
+    return caller(monkeypatch, capsys, "config")
 
 
 @pytest.fixture

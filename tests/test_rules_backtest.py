@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from calling import Call, caller
 
 from agent.capture.scene.source import parse_scene
-from agent.cli import main
 from agent.rules.backtest import BackTest, RuleReport
 from agent.rules.truth import Agreement, scene_answer
 from config.settings import Camera, Rule
@@ -70,25 +68,12 @@ def test_the_truth_of_a_scene_is_known_where_the_question_is_of_its_grammar(seed
         assert scene_answer("Is somebody up to no good?", truth, scene.size[0]) is None
 
 
-Stillwatch = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stillwatch:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stillwatch", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
+def stillwatch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(monkeypatch, capsys)
 
 
-def test_the_command_says_when_each_rule_would_have_fired(stillwatch: Stillwatch, tmp_path: Path) -> None:
+def test_the_command_says_when_each_rule_would_have_fired(stillwatch: Call, tmp_path: Path) -> None:
     config, truth, out = tmp_path / "agent.yaml", tmp_path / "truth.json", tmp_path / "out.json"
     rule = {"name": "car", "ask": "Is there a car?", "schedule": {"times": ["03:00-03:01"]}}
     config.write_text(yaml.safe_dump({"cameras": {"front": {"source": "scene:yard", "rules": [rule]}}}))

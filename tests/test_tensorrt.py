@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from engines_checkpoint import Size, write_checkpoint
 from numpy.typing import NDArray
-from tensorrt_world import World, poison_rows, simulated
+from tensorrt_world import World, left_clean, poison_rows, simulated
 from typer.testing import CliRunner
 
 from agent import models
@@ -62,11 +62,8 @@ def shared() -> Iterator[World]:
 
 @pytest.fixture
 def world(shared: World) -> Iterator[World]:
-    yield shared
-    shared.faults.reset()
-    shared.libcuda.refuse = shared.libcuda.launches = 0
-    shared.machine.budget = 2**32
-    assert not shared.machine.stack, "a context was pushed and not popped"
+    with left_clean(shared):
+        yield shared
 
 
 @pytest.fixture

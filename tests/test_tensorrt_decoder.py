@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from engines_checkpoint import Size, write_checkpoint
 from numpy.typing import NDArray
-from tensorrt_world import World, simulated
+from tensorrt_world import World, left_clean, simulated
 
 from agent.runtimes import choose_decoder
 from config.errors import EngineFault
@@ -55,11 +55,8 @@ def shared() -> Iterator[World]:
 
 @pytest.fixture
 def world(shared: World) -> Iterator[World]:
-    yield shared
-    shared.faults.reset()
-    shared.libcuda.refuse = shared.libcuda.launches = 0
-    shared.machine.budget = 2**32
-    assert not shared.machine.stack, "a context was pushed and not popped"
+    with left_clean(shared):
+        yield shared
 
 
 @pytest.fixture
