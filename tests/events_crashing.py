@@ -87,7 +87,6 @@ def write(folder: Path, appends: int) -> None:
                 first, second = box.pending(2)
                 notes.note("settled", first.document)
                 box.delivered([first.row])
-                box.refused(second.row)
                 if n % 8 == 3:
                     notes.note("settled", second.document)
                     box.quarantine(second.row, "no")

@@ -24,14 +24,14 @@ class Proxy:
 
     def __init__(self, to: int, *, only_311: bool = False, silent: bool = False) -> None:
         self._to = to
-        self._only_311, self._silent = only_311, silent
+        self.only_311, self._silent = only_311, silent
         self.delay_s = 0.0
         self.refuse = False
         self.connections = 0
         self._selector = selectors.DefaultSelector()
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._first: set[socket.socket] = set()
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._later: list[tuple[float, int, Callable[[], None], bytes]] = []
         self._numbers = itertools.count()
         self._cut = threading.Event()
         self._stop = threading.Event()
@@ -48,6 +48,10 @@ class Proxy:
     def cut(self) -> None:
         """End all connections there are."""
         self._cut.set()
+
+    def holds_up(self, words: bytes) -> bool:
+        """Whether a piece with these bytes is on its way now."""
+        return any(words in data for *_, data in list(self._later))
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -92,13 +96,13 @@ class Proxy:
             data = b""
         if end in self._first:
             self._first.discard(end)
-            if self._only_311 and data[data.find(b"MQTT") + 4 : data.find(b"MQTT") + 5] == b"\x05":
+            if self.only_311 and data[data.find(b"MQTT") + 4 : data.find(b"MQTT") + 5] == b"\x05":
                 if not self._silent:
                     end.sendall(_WRONG_VERSION)
                 data = b""
         other = self._pairs[end]
         act = (lambda: self._send(other, data)) if data else (lambda: self._close(end))
-        heapq.heappush(self._later, (time.monotonic() + self.delay_s, next(self._numbers), act))
+        heapq.heappush(self._later, (time.monotonic() + self.delay_s, next(self._numbers), act, data))
 
     def _send(self, end: socket.socket, data: bytes) -> None:
         if end in self._pairs:

@@ -23,6 +23,7 @@ from agent.capture.backoff import Backoff
 from agent.events.book import EventBook
 from agent.events.outbox import Outbox
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.answers import Answers
 from agent.mqtt.broker import MISSING, LocalBroker, find_mosquitto
 from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Handler
@@ -59,7 +60,10 @@ class Message:
 
 
 class Subscriber:
-    """Subscribes to everything (or `topic`) and remembers it; persistent sessions survive a broker's restart."""
+    """Subscribes to everything (or `topic`) and remembers it; persistent sessions survive a broker's restart.
+
+    Others take QoS 0: who acknowledges to a broker that is gone loses what came before it went and is still unread.
+    """
 
     def __init__(self, port: int, *, topic: str = "#", persistent: bool = False, **login: str) -> None:
         self.messages: list[Message] = []
@@ -71,7 +75,7 @@ class Subscriber:
         if login:
             self._client.username_pw_set(login["user"], login["password"])
         self._client.reconnect_delay_set(1, 2)
-        self._client.on_connect = lambda client, *_: client.subscribe(topic, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, int(persistent))
         self._client.on_subscribe = lambda *_: self._ready.set()
         self._client.on_message = self._note
         keep = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -101,13 +105,14 @@ class Subscriber:
         retain: bool = False,
         reply_to: str | None = None,
         correlation: bytes | None = None,
+        qos: int = 1,
     ) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if reply_to is not None:
             properties.ResponseTopic = reply_to
         if correlation is not None:
             properties.CorrelationData = correlation
-        self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -140,6 +145,7 @@ def agent(
     device: str = TOPICS.device,
     retracted: Callable[[str], None] = lambda _topic: None,
     address: BrokerAddress | None = None,
+    answers: Answers | None = None,
     **parts: Any,
 ) -> Iterator[Agent]:
     with ExitStack() as stack:
@@ -155,6 +161,7 @@ def agent(
             backoff=Backoff(first_s=0.2, limit_s=1.0, random=Random(3)),
             will_delay_s=1,
             retracted=retracted,
+            answers=answers,
         )
         stack.callback(link.close)
         book = EventBook(device, outbox, topic_of=topics.event, stored=lambda _: link.notify())

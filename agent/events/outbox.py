@@ -44,7 +44,7 @@ _TABLES = (
         kind TEXT NOT NULL, type TEXT NOT NULL, topic TEXT NOT NULL, severity INTEGER NOT NULL,
         document TEXT NOT NULL, bytes INTEGER NOT NULL,
         run TEXT NOT NULL, stored REAL NOT NULL, monotonic REAL NOT NULL,
-        state INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0, reason TEXT, UNIQUE(camera, seq))""",
+        state INTEGER NOT NULL DEFAULT 0, reason TEXT, UNIQUE(camera, seq))""",
     "CREATE INDEX waiting ON event(row) WHERE state = 0",
     "CREATE INDEX least_severe ON event(severity, row) WHERE state = 0",
     "CREATE INDEX settled ON event(row) WHERE state != 0",
@@ -58,7 +58,7 @@ _TABLES = (
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One event that waits. document: as it was accepted. age_s: since it was accepted, by the monotonic clock when
-    this run accepted it. earlier_run: an earlier run of the agent accepted it. tries: how often it was refused."""
+    this run accepted it. earlier_run: an earlier run of the agent accepted it."""
 
     row: int
     camera: str
@@ -67,7 +67,6 @@ class Stored:
     size: int
     age_s: float
     earlier_run: bool
-    tries: int
 
 
 class Outbox:
@@ -263,7 +262,7 @@ class Outbox:
         """The oldest events that wait, in the order of acceptance, from row `after` on; among them what `hold` keeps
         (its rows are below 0)."""
         query = (
-            "SELECT row, camera, topic, document, bytes, run, stored, monotonic, tries FROM event"
+            "SELECT row, camera, topic, document, bytes, run, stored, monotonic FROM event"
             f" WHERE state = 0 AND row > ? AND topic NOT IN ({','.join('?' * len(skip_topics))})"
             f" AND camera NOT IN ({','.join('?' * len(skip_cameras))}) ORDER BY row LIMIT ?"
         )
@@ -279,9 +278,8 @@ class Outbox:
                 size=size,
                 age_s=max(0.0, monotonic - then if run == self._run else now - stored),
                 earlier_run=run != self._run,
-                tries=tries,
             )
-            for row, camera, topic, document, size, run, stored, then, tries in found
+            for row, camera, topic, document, size, run, stored, then in found
         ]
         unstored = self._unstored.waiting(skip_topics, skip_cameras)
         ordered = [((s.row, 0), s) for s in kept] + [((u.after, -u.row), self._as_stored(u)) for u in unstored]
@@ -301,7 +299,6 @@ class Outbox:
             size=len(json.dumps(document, ensure_ascii=False).encode()),
             age_s=max(0.0, self._monotonic() - unstored.monotonic),
             earlier_run=False,
-            tries=0,
         )
 
     def delivered(self, rows: Sequence[int]) -> None:
@@ -330,13 +327,6 @@ class Outbox:
             self._depth -= changed
             if state == _QUARANTINED and changed:
                 self._dropped["refused"] = self._dropped.get("refused", 0) + changed
-
-    def refused(self, row: int) -> int:
-        """The broker refused this one; returns how often it has by now (0 when the row is gone)."""
-        with self._lock, _unsynced(self._db), _transaction(self._db):
-            self._db.execute("UPDATE event SET tries = tries + 1 WHERE row = ?", (row,))
-            found = self._db.execute("SELECT tries FROM event WHERE row = ?", (row,)).fetchone()
-        return int(found[0]) if found else 0
 
     def prune(self, days: float) -> int:
         """Forget history older than that; what waits stays. Returns how many were forgotten."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -23,6 +22,7 @@ from agent.capture.backoff import Backoff
 from agent.events.model import BoxStatus, CameraState
 from agent.events.outbox import Outbox
 from agent.mqtt.address import BrokerAddress
+from agent.mqtt.answers import Answers
 from agent.mqtt.commands import CommandDesk, Handler, Reply
 from agent.mqtt.delivery import Delivery
 from agent.mqtt.exchange import Exchange
@@ -38,7 +38,6 @@ _STATE_INTERVAL_S = 1.0
 _STALLED_S = 30.0
 _STEADY_S = 10.0
 _TOO_OFTEN = 3
-_REPLIES_KEPT = 100
 _GOODBYE_S = 0.5
 _CONNECTING_S = 60.0
 """The look-up of a name can't be interrupted, and without a network it takes long."""
@@ -76,6 +75,7 @@ class MqttLink:
         *,
         handlers: Mapping[str, Handler] | None = None,
         delivery: Delivery | None = None,
+        answers: Answers | None = None,
         backoff: Backoff | None = None,
         will_delay_s: int = 5,
         connect_timeout_s: float = 10.0,
@@ -98,7 +98,7 @@ class MqttLink:
         self._states = StateBoard(retracted)
         self._states.put(topics.availability, ONLINE)
         self._cameras: set[str] = set()
-        self._replies: deque[Reply] = deque(maxlen=_REPLIES_KEPT)
+        self._answers = answers or Answers(monotonic)
         self._desk = CommandDesk(topics, handlers or {}, send=self._reply, loop=loop)
         self._wake = threading.Event()
         self._stop_by: float | None = None
@@ -194,7 +194,7 @@ class MqttLink:
         self._wake.set()
 
     def _reply(self, reply: Reply) -> None:
-        self._replies.append(reply)
+        self._answers.add(reply)
         self._wake.set()
 
     def close(self, timeout_s: float = 2.0) -> None:
@@ -281,17 +281,19 @@ class MqttLink:
         if self._stop_by is not None:  # closed while it was connecting: the outbox may be gone
             session.close(0.1)
             return
-        begun = self._beat_now()
+        begun, exchange = self._beat_now(), None
         try:
             self._version_known = True
             for topic in self._topics.commands:
                 session.subscribe(topic)
-            self._exchange = Exchange(session, self._delivery, self._states, self._replies, begun)
+            exchange = self._exchange = Exchange(session, self._delivery, self._states, self._answers, begun)
             self._connections += 1
             self._tell(None, connected=True)
             log.info("mqtt connected", broker=str(self._address))
-            self._serve(session, self._exchange, begun)
+            self._serve(session, exchange, begun)
         finally:
+            if exchange is not None:
+                exchange.lost()
             self._delivery.lost()
             session.abort()
             self._short_lived += 1

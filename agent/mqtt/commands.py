@@ -26,8 +26,6 @@ from config.errors import StillwatchError
 log = structlog.get_logger()
 
 _MAX_PAYLOAD = 64 * 1024
-_LONGEST_S = 120.0
-"""An answer about the last seconds by a large model may take so long."""
 _MAX_REQUEST_ID = 128
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
@@ -37,17 +35,20 @@ class CommandError(StillwatchError):
 
 
 Tell = Callable[[str, datetime | None], None]
+Allow = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command, checked as far as its form goes. camera, enabled: of `<camera>/analysis/set` only. tell: sends a
-    piece of the answer ahead of the result: words, and the moment that they are about."""
+    piece of the answer ahead of the result: words, and the moment that they are about. allow: says that what follows is
+    known to take up to so many seconds; who does not say so is late sooner."""
 
     name: str
     arguments: Mapping[str, JsonValue]
     request_id: str | None = None
     tell: Tell = lambda _text, _at: None
+    allow: Allow = lambda _seconds: None
 
     def only(self, *known: str) -> None:
         """Refuse arguments that would be passed over in silence. Raises CommandError."""
@@ -68,11 +69,13 @@ Handler = Callable[[Command], Mapping[str, JsonValue]]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer on its way."""
+    """An answer on its way. named: it tells which request it is for. part: a piece; the whole comes after it."""
 
     topic: str
     payload: str
     correlation: bytes | None
+    named: bool
+    part: bool
 
 
 class CommandDesk:
@@ -112,13 +115,13 @@ class CommandDesk:
         while True:
             beat.idle()
             message = self._queue.get()
-            beat.beat(_LONGEST_S)
+            beat.beat()
             try:
-                self._answer(message, self._obey(message))
+                self._answer(message, self._obey(message, beat.beat))
             except Exception:  # a message that breaks the answer itself must not end the desk
                 log.exception("a command could not be answered", topic=message.topic)
 
-    def _obey(self, message: Incoming) -> CommandResult:
+    def _obey(self, message: Incoming, allow: Allow) -> CommandResult:
         request_id: str | None = None
         try:
             command = self._read(message)
@@ -128,7 +131,8 @@ class CommandDesk:
                 known = ", ".join(sorted(self._handlers.keys() - {ANALYSIS})) or "none"
                 raise CommandError(f"unknown command {command.name!r:.80}; known: {known}")
             numbers = count()
-            command = replace(command, tell=lambda text, at: self._part(message, request_id, next(numbers), text, at))
+            tell: Tell = lambda text, at: self._part(message, request_id, next(numbers), text, at)  # noqa: E731
+            command = replace(command, tell=tell, allow=allow)
             return self._result(message, request_id, result=dict(handler(command)))
         except StillwatchError as error:
             return self._result(message, request_id, error=str(error))
@@ -191,14 +195,15 @@ class CommandDesk:
             text=text,
             at=at,
         )
-        self._reply(message, self._topics.part(name), part.model_dump_json())
+        self._reply(message, self._topics.part(name), part)
 
     def _answer(self, message: Incoming, result: CommandResult) -> None:
-        self._reply(message, self._topics.result(result.command), result.model_dump_json())
+        self._reply(message, self._topics.result(result.command), result)
 
-    def _reply(self, message: Incoming, otherwise: str, payload: str) -> None:
+    def _reply(self, message: Incoming, otherwise: str, said: CommandResult | AnswerPart) -> None:
         """To the topic that the message asks for, where it is not one of ours."""
         topic = message.reply_to
         if not topic or any(sign in topic for sign in "+#\0") or topic.startswith("$") or self._topics.owns(topic):
             topic = otherwise
-        self._send(Reply(topic, payload, message.correlation))
+        named = said.request_id is not None or message.correlation is not None
+        self._send(Reply(topic, said.model_dump_json(), message.correlation, named, part=isinstance(said, AnswerPart)))

@@ -34,7 +34,8 @@ from agent.mqtt.session import PACKET_OVERHEAD, Ack
 
 log = structlog.get_logger()
 
-_NO_SUBSCRIBERS = 0x10
+NO_SUBSCRIBERS = 0x10
+"""MQTT 5: the broker has taken it, and nobody is subscribed."""
 _LISTEN_AGAIN_S = 0.25
 _BURST_S = 0.1
 _LONGEST_PAUSE_S = 60.0
@@ -253,7 +254,7 @@ class Delivery:
             self._refused(stored, ack.reason, now)
             return
         self._refusals.pop(stored.topic, None)
-        if ack.code != _NO_SUBSCRIBERS:
+        if ack.code != NO_SUBSCRIBERS:
             self._heard.add(stored.topic)
             self._listened = True
         elif now - self._begun_at < self._patience_s and self._should_be_heard(stored.topic):

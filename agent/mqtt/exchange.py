@@ -6,14 +6,13 @@ refuses is noted by topic. Used by one thread.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
-from agent.mqtt.commands import Reply
-from agent.mqtt.delivery import Delivery, Outgoing
+from agent.mqtt.answers import Answer, Answers
+from agent.mqtt.delivery import NO_SUBSCRIBERS, Delivery, Outgoing
 from agent.mqtt.session import PACKET_OVERHEAD, Ack, Session
 from agent.mqtt.states import Payload, StateBoard
 from agent.mqtt.topics import EVENT_FORM
@@ -25,29 +24,29 @@ _LIMIT = 20
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A publish that waits for its acknowledgement. row: of an event."""
+    """A publish that waits for its acknowledgement. row: of an event. answer: what it says to who asked."""
 
-    kind: Literal["event", "form", "state", "reply"]
+    kind: Literal["event", "form", "state", "answer"]
     topic: str
     at: float
     row: int = 0
+    answer: Answer | None = None
 
 
 class Exchange:
     """Made for a fresh session; gone with it. denied: topic → why the broker does not take it. Times are monotonic
     seconds."""
 
-    def __init__(
-        self, session: Session, delivery: Delivery, states: StateBoard, replies: deque[Reply], now: float
-    ) -> None:
+    def __init__(self, session: Session, delivery: Delivery, states: StateBoard, answers: Answers, now: float) -> None:
         self._session = session
         self._delivery = delivery
         self._states = states
-        self._replies = replies
+        self._answers = answers
         self._limit = min(_LIMIT, session.receive_maximum)
         self._sent: dict[int, _Sent] = {}
         self.denied: dict[str, str] = {}
         states.forget_sent()
+        answers.begin()
         delivery.begin(now, session.max_packet)
 
     @property
@@ -65,9 +64,8 @@ class Exchange:
         while (refusal := self._session.refused_subscription()) is not None:
             topic, reason = refusal
             self.denied[f"our listening to {topic}"] = reason
-        while self._replies and self._room > 0:
-            reply = self._replies.popleft()
-            self._publish(_Sent("reply", reply.topic, now), reply.payload, correlation=reply.correlation)
+        while self._room > 0 and (answer := self._answers.next()) is not None:
+            self._say(answer, now)
         for topic, payload in self._states.due(now)[: self._room]:
             self._states.sent(topic, payload, now)
             self._publish(_Sent("state", topic, now), payload)
@@ -75,6 +73,18 @@ class Exchange:
             for outgoing in self._delivery.next(self._room // 2 if self._limit > 1 else self._room, now):
                 self._tell(outgoing, now)
         self._delivery.save(now)
+
+    def lost(self) -> None:
+        """The connection is gone, and this with it. Answers that were on their way go back to those that wait."""
+        self._answers.lost([sent.answer for sent in self._sent.values() if sent.answer is not None])
+        self._sent.clear()
+
+    def _say(self, answer: Answer, now: float) -> None:
+        reply = answer.reply
+        if reply.correlation is not None and not self._session.correlates:
+            log.warning("an answer is dropped: this connection can't say which request it is for", topic=reply.topic)
+            return
+        self._publish(_Sent("answer", reply.topic, now, answer=answer), reply.payload, correlation=reply.correlation)
 
     def _tell(self, outgoing: Outgoing, now: float) -> None:
         """The form first: a broker answers in order, so when it has taken the event it has had the form, too."""
@@ -86,8 +96,8 @@ class Exchange:
         """Seconds until `step` has something to send by itself; None when only others can bring something."""
         if self._room == 0:
             return None
-        times = [time for time in (self._states.due_in(now), self._delivery.due_in(now)) if time is not None]
-        return min(times, default=None)
+        times = (self._states.due_in(now), self._delivery.due_in(now), self._answers.due_in())
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def _room(self) -> int:
@@ -124,3 +134,5 @@ class Exchange:
                 self._states.acknowledged(sent.topic)
         if sent.kind == "event":
             self._delivery.acknowledged(sent.row, ack, now)
+        if sent.answer is not None and ack.code == NO_SUBSCRIBERS:
+            self._answers.unheard(sent.answer)

@@ -227,6 +227,11 @@ class Session:
         return not self._ended.is_set()
 
     @property
+    def correlates(self) -> bool:
+        """Whether correlation data can be sent."""
+        return self._v5
+
+    @property
     def why_ended(self) -> str:
         return self._why_ended or "connection lost"
 
