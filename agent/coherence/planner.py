@@ -122,6 +122,7 @@ class Planner:
             stale[fetch.fetched] = False
         changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse) if self._still == 0 else _NONE
         refresh = self._to_refresh(stale, assessment)
+        refresh = refresh[~np.isin(refresh, changed)]  # a clean token of a coarse cell that has changed
         wanted = len(changed) + len(refresh)
         if not wanted and fetch is None:
             return EncodePlan(Mode.REUSE, _NONE)
@@ -136,6 +137,7 @@ class Planner:
             urgency = residual / assessment.threshold * (1 + self._waiting)
             changed, cells, left = self._hierarchy.choose(changed, urgency, budget)
             self._waiting[left] += 1
+            refresh = refresh[~np.isin(refresh, cells[:, None] + [0, 1, self._grid[1], self._grid[1] + 1])]
         coarse = 0 if cells is None else len(cells)
         refresh = self._within(refresh, budget - len(changed) - coarse)
         dirty = np.sort(np.concatenate([changed, refresh]))
