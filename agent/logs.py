@@ -23,11 +23,12 @@ def _hide_credentials(_logger: Any, _method: str, entry: MutableMapping[str, Any
 
 
 class _Stderr(io.TextIOBase):
-    """Stderr as it is at the moment of writing. A log that nobody can read any more must not stop what is logged."""
+    """Stderr as it is at the moment of writing. A log that nobody can read any more must not stop what is logged. An
+    exception is text only here, and may tell of a URL."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            sys.stderr.write(redact(text))
         return len(text)
 
     def flush(self) -> None:

@@ -45,6 +45,15 @@ def test_a_record_survives_the_wire_whatever_is_in_it(values: dict[str, str]) ->
     assert all(name[0].isalpha() for name in found)
 
 
+def test_passwords_are_hidden_in_exceptions_and_lists_too() -> None:
+    (line,) = say(FAIL)
+    assert "secret" not in line and json.loads(line)["exception"][0]["exc_value"] == "no answer of rtsp://***@host/x"
+    fields = record(
+        {"event": "e", "level": "error", "tried": ["rtsp://me:secret@h"], "exception": "rtsp://me:secret@h"}
+    )
+    assert "secret" not in str(fields) and "rtsp://***@h" in fields["MESSAGE"]
+
+
 def test_an_event_is_found_by_its_id_and_an_exception_is_in_the_message() -> None:
     fields = record({"event": "a part", "level": "error", "id": "01J", "camera": "front", "exception": "Trace\nback"})
     assert (fields["EVENT_ID"], fields["CAMERA"], fields["PRIORITY"]) == ("01J", "front", "3")
@@ -60,9 +69,20 @@ for number in range(5):
 """
 
 
-def say(**environment: str) -> list[str]:
+FAIL = """
+import structlog
+from agent.logs import set_up_logs
+set_up_logs()
+try:
+    raise ValueError("no answer of rtsp://me:secret@host/x")
+except ValueError:
+    structlog.get_logger().exception("it failed", tried=["rtsp://me:secret@host/x"])
+"""
+
+
+def say(program: str = SAY, **environment: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", SAY],
+        [sys.executable, "-c", program],
         cwd=ROOT,
         env={**os.environ, **environment},
         stderr=subprocess.PIPE,

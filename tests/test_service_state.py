@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.applying.journal import Journal
 from agent.events.book import EventBook
 from agent.events.lock import StateLock
 from agent.events.model import Anomaly
@@ -167,6 +168,26 @@ def test_an_export_holds_events_as_they_are_while_the_agent_runs(state: Path, tm
     with Outbox(tmp_path / "copy/events.db") as outbox:
         assert outbox.depth == 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_export_tells_nobody_the_passwords_of_cameras(state: Path, tmp_path: Path) -> None:
+    text = "cameras: {front: {source: 'rtsp://admin:hunter2@camera/1'}}\n"
+    journal = Journal(state / "config")
+    for number in (1, 2):
+        journal.adopt(text + f"# {number}\n")
+    journal.stage(journal.committed.model_copy(update={"text": text, "overlay": {"profile": "security"}}))
+    (state / "config/outcome.json.damaged").write_text(text)
+    assert sum(b"hunter2" in whole for whole in tree(state).values()) == 4
+    keeping.export(state, tmp_path / "kept.tar.gz", media=False)
+    assert (tmp_path / "kept.tar.gz").stat().st_mode & 0o777 == 0o600
+    with tarfile.open(tmp_path / "kept.tar.gz") as archive:
+        contents = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+        read = {name: file.read() for name, file in contents.items() if file is not None}
+    assert not [name for name, whole in read.items() if b"hunter2" in whole]
+    assert {"config/committed.json", "config/candidate.json"} <= read.keys()
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/committed.json").write_bytes(read["config/committed.json"])
+    assert Journal(tmp_path / "copy").committed.number == 2
 
 
 def test_self_check_says_what_is_good_and_what_is_not(state: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import structlog
 
+from config.redact import redact
+
 SOCKET = "/run/systemd/journal/socket"
 PRIORITIES = {"critical": "2", "error": "3", "warning": "4", "info": "6", "debug": "7"}
 _RENAMED = {"ID": "EVENT_ID"}
@@ -33,10 +35,10 @@ def stderr_is_journal() -> bool:
 
 def record(entry: Mapping[str, Any]) -> dict[str, str]:
     """Fields of an entry: MESSAGE says all of it, the others each value; CAMERA and EVENT_ID are what is looked for."""
-    values = {key: str(value) for key, value in entry.items() if key not in _NO_FIELDS and value is not None}
+    values = {key: redact(str(value)) for key, value in entry.items() if key not in _NO_FIELDS and value is not None}
     message = " ".join([str(entry.get("event", "")), *(f"{key}={value}" for key, value in values.items())])
     if "exception" in entry:
-        message += f"\n{entry['exception']}"
+        message += f"\n{redact(str(entry['exception']))}"
     fields = {"MESSAGE": message, "PRIORITY": PRIORITIES.get(str(entry.get("level")), "6")}
     for key, value in values.items():
         name = re.sub(r"[^A-Z0-9_]", "_", key.upper()).lstrip("_0123456789")[:64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -34,7 +35,8 @@ _OWN = (
 )
 """The rest of what the agent writes there."""
 _MEDIA = ("snapshots", "clips", "exports")
-_NOT_EXPORTED = ("lock", f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE)
+_CONFIG = "config"
+_NOT_EXPORTED = ("lock", f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE, _CONFIG)
 
 
 def reset(folder: Path, parts: Sequence[str]) -> list[str]:
@@ -58,12 +60,20 @@ def delete(folder: Path) -> tuple[list[str], list[str]]:
 
 def export(folder: Path, to: Path, *, media: bool) -> int:
     """Write the folder into a .tar.gz, whole or not at all; returns its bytes. The agent may run meanwhile: events are
-    copied as they are at one moment. media: pictures and clips, too. Raises ConfigError and StorageError."""
+    copied as they are at one moment. media: pictures and clips, too.
+
+    An archive is sent around: it is for its owner alone, and without the text of the configuration file, in whose URLs
+    passwords may stand. Raises ConfigError and StorageError.
+    """
     _require(folder)
     half = to.with_name(f".{to.name}.{os.getpid()}")
     skip = {*_NOT_EXPORTED, *(() if media else _MEDIA)}
     try:
-        with tempfile.TemporaryDirectory(dir=to.parent) as scratch, tarfile.open(half, "w:gz") as archive:
+        with (
+            tempfile.TemporaryDirectory(dir=to.parent) as scratch,
+            open(half, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file,
+            tarfile.open(fileobj=file, mode="w:gz") as archive,
+        ):
             if (folder / DATABASE).exists():
                 copy = Path(scratch) / DATABASE
                 with closing(read_only(folder / DATABASE)) as source, closing(sqlite3.connect(copy)) as target:
@@ -72,12 +82,30 @@ def export(folder: Path, to: Path, *, media: bool) -> int:
             for path in sorted(folder.iterdir()):
                 if path.name not in skip and not path.name.startswith("."):
                     archive.add(path, path.name)
+            for path in sorted((folder / _CONFIG).rglob("*.json")):
+                _add_without_text(archive, path, path.relative_to(folder).as_posix())
         half.replace(to)
     except (OSError, sqlite3.Error, tarfile.TarError) as error:
         raise StorageError(f"{to}: can't be written: {error}") from error
     finally:
         half.unlink(missing_ok=True)
     return to.stat().st_size
+
+
+def _add_without_text(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    """A file of `agent.applying.journal`. One that can't be read is left out: nobody knows what is in it."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, FileNotFoundError):
+        return
+    if not isinstance(document, dict):
+        return
+    if "text" in document:
+        document["text"] = None
+    data = json.dumps(document, ensure_ascii=False).encode()
+    entry = archive.gettarinfo(path, name)
+    entry.size = len(data)
+    archive.addfile(entry, io.BytesIO(data))
 
 
 def read_only(database: Path) -> sqlite3.Connection:
