@@ -47,8 +47,8 @@ def random_tower(name: str, folder: Path) -> Model:
     """Make a tower of `TOWERS`, by its name or name-int8, in an empty folder. Raises ModelError where the package onnx
     is not installed."""
     try:
+        from engines.checkpoint import WEIGHTS, Checkpoint, read_config
         from engines.export import vision
-        from engines.export.checkpoint import WEIGHTS, Checkpoint, read_config
         from engines.export.parameters import parameters
         from engines.export.quantize import quantize_weights
     except ImportError as error:

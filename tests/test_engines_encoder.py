@@ -29,7 +29,7 @@ from engines.preprocess import Preprocessor
 from engines.tensorrt.encoder import TensorRtEncoder
 from engines.tensorrt.runtime import TensorRtRuntime
 
-SIZE = Size()
+SIZE = Size(dim=64, heads=2)
 SIDE = SIZE.image // SIZE.patch
 TOKENS = SIDE**2
 CELLS = cells_of((SIDE, SIDE))
@@ -49,7 +49,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Weights
 
 @pytest.fixture(scope="module")
 def runtime(checkpoint: tuple[Model, Weights]) -> OnnxRuntime:
-    return OnnxRuntime(checkpoint[0], threads=1)
+    return OnnxRuntime(checkpoint[0], threads=1, native=False)
+
+
+@pytest.fixture(scope="module")
+def native_runtime(checkpoint: tuple[Model, Weights]) -> OnnxRuntime:
+    runtime = OnnxRuntime(checkpoint[0], threads=3)
+    if isinstance(runtime.tower, str):
+        pytest.skip(runtime.tower)
+    return runtime
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,7 @@ def gpu_runtime(checkpoint: tuple[Model, Weights]) -> Iterator[TensorRtRuntime]:
 
 
 Form = OnnxEncoder | RowsEncoder | TensorRtEncoder
-FORMS = ("in place", "rows", "rows in buckets", "TensorRT")
+FORMS = ("in place", "in C", "rows", "rows in buckets", "TensorRT")
 
 
 @pytest.fixture(params=FORMS)
@@ -70,6 +78,9 @@ def form(request: pytest.FixtureRequest, runtime: OnnxRuntime) -> Callable[[], F
     if request.param == "TensorRT":
         gpu_runtime = request.getfixturevalue("gpu_runtime")
         return lambda: TensorRtEncoder(gpu_runtime, refresh=False)
+    if request.param == "in C":
+        native_runtime = request.getfixturevalue("native_runtime")
+        return lambda: OnnxEncoder(native_runtime)
     made: dict[str, Callable[[], Form]] = {
         "in place": lambda: OnnxEncoder(runtime),
         "rows": lambda: RowsEncoder(runtime.model),
@@ -446,7 +457,7 @@ def failing(folder: Path, name: str) -> OnnxRuntime:
             graph.graph.node.insert(number, graph.graph.node.pop(0))
             break
     file.write_bytes(graph.SerializeToString())
-    return OnnxRuntime(model, threads=1)
+    return OnnxRuntime(model, threads=1, native=False)
 
 
 def test_after_a_failure_the_next_call_is_full(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import pytest
 from engines_checkpoint import Size, split_into_shards, write_checkpoint
 from test_model_import import TEMPLATE
 
+from engines.checkpoint import read_config
 from engines.decoder import Decoder
-from engines.export.checkpoint import read_config
 from engines.export.parameters import parameters
 from engines.importing import import_model, parity
 from engines.manifest import Model

@@ -97,7 +97,7 @@ def test_without_a_compiler_opencv_does_it_and_doctor_says_what_would_help(
 ) -> None:
     monkeypatch.delenv("STILLWATCH_CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(native, "_opened", None)
+    monkeypatch.setattr(native, "_opened", {})
     choice.library.cache_clear()
     try:
         assert type(choice.host_ops()) is HostOps

@@ -75,7 +75,7 @@ def rivals(runtime: OnnxRuntime, thresholds: Sequence[float], shares: Sequence[f
         from agent.bench.eventful_graph import GatedTower
     except ImportError:
         raise ConfigError(f"--against {NAME} builds a graph: pip install 'stillwatch[dev]'") from None
-    from engines.export.checkpoint import Checkpoint
+    from engines.checkpoint import Checkpoint
 
     folder = runtime.model.folder
     checkpoint, preprocessor = Checkpoint.open(folder), Preprocessor(runtime.model.manifest, host_shrink())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from onnx import TensorProto, helper
 
-from engines.export.checkpoint import Checkpoint
+from engines.checkpoint import Checkpoint
 from engines.export.graph import MICROSOFT, Graph
 from engines.export.vision import TOWER, gelu
 

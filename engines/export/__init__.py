@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from config.errors import ModelError
+from engines.checkpoint import WEIGHTS, Checkpoint, read_json
 from engines.export import text, vision
-from engines.export.checkpoint import WEIGHTS, Checkpoint, read_json
 from engines.export.parameters import needed
 from engines.manifest import MANIFEST, GraphFile, Manifest, Model, faults, load_model, read_manifest, sha256
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from config.errors import StillwatchError
+from engines.checkpoint import read_json
 from engines.export import SMOLVLM_PROMPT, export_model, seal
-from engines.export.checkpoint import read_json
 from engines.manifest import MANIFEST
 
 app = typer.Typer(add_completion=False)

@@ -15,7 +15,7 @@ except ImportError as error:
     raise ImportError("exporting a model needs the package onnx: pip install 'stillwatch[import]'") from error
 
 from config.errors import ModelError
-from engines.export.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
+from engines.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
 from engines.manifest import GRAPH_FORMAT, GraphFile, Shape
 
 OPSET = 17

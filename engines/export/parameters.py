@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.errors import ModelError
-from engines.export.checkpoint import INT8, WEIGHTS, Checkpoint, ModelConfig
+from engines.checkpoint import INT8, WEIGHTS, Checkpoint, ModelConfig
 
 Shape = tuple[int, ...]
 TOWER, TEXT, CONNECTOR = "model.vision_model", "model.text_model", "model.connector.modality_projection.proj"

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import ModelError
+from engines.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
 from engines.export import export_model, seal
-from engines.export.checkpoint import INT8, SCALE, WEIGHTS, Checkpoint
-from engines.export.safetensors import StoredTensor, floats
 from engines.export.vision import linear_layers
 from engines.manifest import read_manifest
+from engines.safetensors import StoredTensor, floats
 
 LARGEST = 64
 

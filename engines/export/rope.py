@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.export.checkpoint import Rope
+from engines.checkpoint import Rope
 
 
 def frequencies(rope: Rope, size: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import TensorProto
 
-from engines.export.checkpoint import Checkpoint, TextConfig
+from engines.checkpoint import Checkpoint, TextConfig
 from engines.export.graph import Graph
 from engines.export.rope import frequencies
 from engines.manifest import Shape

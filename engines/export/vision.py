@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from onnx import TensorProto
 
-from engines.export.checkpoint import Checkpoint, VisionConfig
+from engines.checkpoint import Checkpoint, VisionConfig
 from engines.export.graph import MICROSOFT, Graph
 
 TOWER = "model.vision_model"

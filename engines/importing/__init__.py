@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from config.errors import ModelError
 from engines import store
+from engines.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.export import export_model, pixels_of, seal
-from engines.export.checkpoint import WEIGHTS, VisionConfig, read_config, read_json
 from engines.export.quantize import quantize
 from engines.export.vision import CacheType
 from engines.fidelity import lod_loss

@@ -11,8 +11,8 @@ from typing import Any
 import tokenizers
 
 from config.errors import ModelError
+from engines.checkpoint import read_json
 from engines.export import SMOLVLM_PROMPT
-from engines.export.checkpoint import read_json
 
 _QUESTION = "Qu3st10n"  # stands for the question while the template runs; braces might mean something to it
 _TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")

@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizers
 
 from config.errors import ModelError
-from engines.export.checkpoint import ModelConfig, read_json
+from engines.checkpoint import ModelConfig, read_json
 from engines.text.prompt import FAKE, IMAGE
 
 _SPARE = 1024  # rows that a table may have beyond the tokenizer's ids: it's padded to a round number

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from config.errors import ModelError
-from engines.export.checkpoint import WEIGHTS, Checkpoint, read_config, read_json
+from engines.checkpoint import WEIGHTS, Checkpoint, read_config, read_json
 from engines.export.parameters import HEAD, TEXT, needed
-from engines.export.safetensors import ITEM_BYTES, StoredTensor, floats, read_header
+from engines.safetensors import ITEM_BYTES, StoredTensor, floats, read_header
 
 INDEX = "model.safetensors.index.json"
 BLOCK = 1 << 24  # bytes read at once; a multiple of every item's size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +32,9 @@ class Work(NamedTuple):
 class OnnxEncoder:
     """Implements `engines.plan.Encoder`; encoders made from one runtime share its weights.
 
-    Keys and values (L, 2, H, T, dh) live in one array that is bound once, as outputs of the full graph and as inputs
-    *and* outputs of the selective one. ONNX Runtime's ScatterND skips its copy when both are the same memory, so a
-    frame writes the dirty rows and nothing else.
+    Keys and values (L, 2, H, T, dh) live in one array. A full encode has it bound as outputs of its graph; dirty tokens
+    go through the tower in C, which writes their rows and nothing else. Where there is none, they go through the
+    selective graph, with the array bound as inputs *and* outputs: ONNX Runtime's ScatterND skips its copy then.
 
     crossover: from so many tokens on, a plan is carried out in full, because that is no dearer and exact; all of them
     until costs have been measured (`engines.cost`).
@@ -45,7 +46,7 @@ class OnnxEncoder:
         self._manifest = manifest
         self.crossover = tokens
         self._pre = Preprocessor(manifest)
-        self._full, self._select = runtime.session("encode_full_fused"), runtime.session("select_inplace")
+        self._full, tower = runtime.session("encode_full_fused"), runtime.tower
         self.slots = Slots(manifest.grid)
         self.cache = np.zeros((manifest.layers, len(PARTS), *manifest.cache_layout[2:]), manifest.cache)
         self._features, self._new = np.zeros((tokens, dim), np.float32), np.empty((tokens, dim), np.float32)
@@ -54,13 +55,9 @@ class OnnxEncoder:
         self._own_position = np.repeat(self._counting[:, None], 4, axis=1)
         self._valid = False
         self._full_binding, self._audit_binding = self._full.io_binding(), self._full.io_binding()
-        self._select_binding = self._select.io_binding()
-        for i, layer in enumerate(self.cache):
-            for part, rows in zip(PARTS, layer, strict=True):
-                place = ("cpu", 0, rows.dtype.type, (1, *rows.shape), rows.ctypes.data)
-                self._full_binding.bind_output(f"{part}_{i}", *place)
-                self._select_binding.bind_input(f"{part}_{i}_in", *place)
-                self._select_binding.bind_output(f"{part}_{i}", *place)
+        for part, place in places(self.cache):
+            self._full_binding.bind_output(part, *place)
+        self._select = _SelectGraph(runtime, self.cache) if isinstance(tower, str) else tower.encode
         bind_features(self._full_binding, self._features)
         self._full_binding.bind_cpu_input("patches", self._patches)
         self._audit_binding.bind_cpu_input("patches", self._patches)
@@ -91,13 +88,8 @@ class OnnxEncoder:
         self.begin(plan)
         work = self.gather(picture, plan, self._patches)
         if work.tokens:
-            binding, new = self._select_binding, self._new[: work.tokens]
-            binding.bind_cpu_input("patches", self._patches[: work.tokens])
-            binding.bind_cpu_input("position", work.position)
-            binding.bind_cpu_input("index", work.rows)
-            binding.bind_cpu_input("source", work.source)
-            bind_features(binding, new)
-            run(self._select, binding)
+            new = self._new[: work.tokens]
+            self._select(self._patches[: work.tokens], work.position, work.rows, work.source, self.cache, new)
             self.take(work, new)
         return self.done(work.tokens)
 
@@ -159,6 +151,39 @@ class OnnxEncoder:
         self._pre.patches(picture, out=self._patches)
         run(self._full, self._full_binding)
         return self.done(self._manifest.tokens)
+
+
+class _SelectGraph:
+    """The graph `select_inplace` with the cache of one camera, called as a `NativeTower` is."""
+
+    def __init__(self, runtime: OnnxRuntime, cache: NDArray[np.generic]) -> None:
+        self._session = runtime.session("select_inplace")
+        self._binding = self._session.io_binding()
+        for part, place in places(cache):
+            self._binding.bind_input(f"{part}_in", *place)
+            self._binding.bind_output(part, *place)
+
+    def __call__(
+        self,
+        patches: NDArray[np.float32],
+        position: NDArray[np.int64],
+        index: NDArray[np.int64],
+        source: NDArray[np.int64],
+        _cache: NDArray[np.generic],
+        features: NDArray[np.float32],
+    ) -> None:
+        binding = self._binding
+        for name, value in (("patches", patches), ("position", position), ("index", index), ("source", source)):
+            binding.bind_cpu_input(name, value)
+        bind_features(binding, features)
+        run(self._session, binding)
+
+
+def places(cache: NDArray[np.generic]) -> Iterator[tuple[str, tuple[str, int, type, tuple[int, ...], int]]]:
+    """The name of each part of a cache (L, 2, H, T, dh) without ends, and what a binding must know of it."""
+    for i, layer in enumerate(cache):
+        for part, rows in zip(PARTS, layer, strict=True):
+            yield f"{part}_{i}", ("cpu", 0, rows.dtype.type, (1, *rows.shape), rows.ctypes.data)
 
 
 def bind_features(binding: ort.IOBinding, rows: NDArray[np.float32]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.onnx.encoder import PARTS, OnnxEncoder, bind_features
+from engines.onnx.encoder import OnnxEncoder, bind_features, places
 from engines.onnx.runtime import OnnxRuntime, run
 from engines.plan import EncodePlan, TokenMap
 
@@ -31,11 +31,9 @@ class OnnxPair:
         self._patches = np.empty((2 * manifest.tokens, 3 * manifest.patch_size**2), np.float32)
         self._new = np.empty((2 * manifest.tokens, manifest.dim), np.float32)
         for encoder, camera in zip(self._both, "ab", strict=True):
-            for i, layer in enumerate(encoder.cache):
-                for part, rows in zip(PARTS, layer, strict=True):
-                    place = ("cpu", 0, rows.dtype.type, (1, *rows.shape), rows.ctypes.data)
-                    self._binding.bind_input(f"{part}_{i}_{camera}_in", *place)
-                    self._binding.bind_output(f"{part}_{i}_{camera}", *place)
+            for part, place in places(encoder.cache):
+                self._binding.bind_input(f"{part}_{camera}_in", *place)
+                self._binding.bind_output(f"{part}_{camera}", *place)
 
     def encode(self, pictures: tuple[Picture, Picture], plans: tuple[EncodePlan, EncodePlan]) -> list[TokenMap]:
         """The same as one `encode` after the other; in one pass where both plans select tokens. Raises EngineFault, and

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from config.errors import EngineFault, ModelError
 from engines.manifest import GRAPH_FORMAT, Model
+from engines.native import NativeTower, open_tower
 
 _TRIES = 8
 _LOADED = 1.25
@@ -25,14 +26,27 @@ class OnnxRuntime:
     threads: of one call. spin: during a call, idle threads wait actively for work; on free cores everything is about
     1.6 times faster so, on loaded ones 2 to 15 times slower: turn it off where the machine has other work. Between
     calls they sleep in any case: else those of one graph would hold a core for milliseconds while another runs.
+    native: changed tokens go through `engines.native` where that can be had.
     """
 
-    def __init__(self, model: Model, *, threads: int = 2, spin: bool = True) -> None:
+    def __init__(self, model: Model, *, threads: int = 2, spin: bool = True, native: bool = True) -> None:
         self.model = model
         self.threads = threads
         self.spin = spin
         self._sessions: dict[Path, ort.InferenceSession] = {}
-        self._lock = Lock()
+        self._tower: NativeTower | str | None = None if native else "it was not asked for"
+        self._lock, self._tower_lock = Lock(), Lock()
+
+    @property
+    def tower(self) -> NativeTower | str:
+        """What encodes the changed tokens in place of the graph `select_inplace`, or a sentence why nothing does."""
+        with self._tower_lock:
+            if self._tower is None:
+                full = self.session("encode_full_fused")
+                self._tower = open_tower(
+                    self.model, self.threads, lambda patches: full.run(["features"], {"patches": patches})[0]
+                )
+            return self._tower
 
     def session(self, graph: str) -> ort.InferenceSession:
         """The session of a graph of the manifest; safe to run from several threads. Raises ModelError."""

@@ -81,6 +81,7 @@ class Gpu(Protocol):
         cols: int,
         scale: tuple[float, float, float],
         shift: tuple[float, float, float],
+        half: bool = False,
     ) -> None:
         """`OnDevice.gather`."""
         ...

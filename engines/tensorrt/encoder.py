@@ -159,12 +159,13 @@ class TensorRtEncoder:
         one = manifest.heads * self._row_bytes
         zeros = self._allocate("rows", max(4 * counts[-1] * _INDEX.itemsize, self._tensors * one))
         self._zeros = _Planes(zeros, 1, one, True)
-        fields = {count: self._fields(count, select.dtype("position")) for count in counts}
-        inputs = max(size_of({"patches": ((tokens, pixels), _FLOAT)}), *map(size_of, fields.values()))
+        fields = {count: self._fields(count, select.dtype("position"), select.dtype("patches")) for count in counts}
+        whole: Fields = {"patches": ((tokens, pixels), full.dtype("patches"))}
+        inputs = max(size_of(whole), *map(size_of, fields.values()))
         self._inputs, self._staged = self._allocate("inputs", inputs), self._gpu.staging(inputs)
         outputs = tokens * manifest.dim * _FLOAT.itemsize
         self._outputs, self._read = self._allocate("outputs", outputs), self._gpu.staging(outputs).view(_FLOAT)
-        self._pixels = Packed({"patches": ((tokens, pixels), _FLOAT)}, self._staged, self._inputs)
+        self._pixels = Packed(whole, self._staged, self._inputs)
         self._every = self._allocate("inputs", tokens * _INDEX.itemsize)
         every = self._staged[: tokens * _INDEX.itemsize]
         every.view(_INDEX)[:] = np.arange(tokens)
@@ -181,7 +182,7 @@ class TensorRtEncoder:
         self._blocks.append((part, block, nbytes))
         return int(block)
 
-    def _fields(self, count: int, position: np.dtype[Any]) -> Fields:
+    def _fields(self, count: int, position: np.dtype[Any], pixel: np.dtype[Any]) -> Fields:
         """Inputs at one row count; rows and source may name four rows a token, copies any number of rows."""
         tokens = self._manifest.tokens
         return {
@@ -193,7 +194,7 @@ class TensorRtEncoder:
             "row_bias": ((count,), _FLOAT),
             "position": ((count, 4), position),
             "slots": ((count,), _INDEX),
-            "patches": ((count, 3 * self._manifest.patch_size**2), _FLOAT),
+            "patches": ((count, 3 * self._manifest.patch_size**2), pixel),
         }
 
     def _bytes_of(self, rows: int) -> int:
@@ -251,10 +252,10 @@ class TensorRtEncoder:
         """Features (T, D) of a full encode, valid until the next run."""
         made = self._on_gpu(picture)
         if made is None:
-            self._pre.patches(picture, out=self._pixels.views["patches"])
+            self._pixels.views["patches"][:] = self._pre.patches(picture)
             self._gpu.upload(self._inputs, self._pixels.used, self._stream)
         else:
-            self._gather(made, self._every, self._manifest.tokens, 0, self._pixels.addresses["patches"])
+            self._gather(made, self._every, self._manifest.tokens, 0, self._pixels)
         execution.run()
         return self._features_back(self._manifest.tokens)
 
@@ -283,13 +284,13 @@ class TensorRtEncoder:
         at, made = at_count.packed.addresses, self._on_gpu(picture)
         if made is None:
             views["patches"][n:] = 0
-            self._pre.patches(picture, fine, views["patches"])
-            self._pre.coarse_patches(picture, cells, views["patches"][len(fine) :])
+            views["patches"][: len(fine)] = self._pre.patches(picture, fine)
+            views["patches"][len(fine) : n] = self._pre.coarse_patches(picture, cells)
             self._gpu.upload(self._inputs, at_count.packed.used, self._stream)
         else:
             self._gpu.upload(self._inputs, at_count.packed.but_last, self._stream)
             if n:
-                self._gather(made, at["slots"], len(fine), at_count.count - len(fine), at["patches"])
+                self._gather(made, at["slots"], len(fine), at_count.count - len(fine), at_count.packed)
         if copied:
             self._scatter(self._cache, at["copied_to"], at["copied_from"], copied)
         if not n:
@@ -307,11 +308,21 @@ class TensorRtEncoder:
         made = on_device(picture)
         return made if made is not None and made.there else None
 
-    def _gather(self, made: OnDevice, slots: int, fine: int, coarse: int, out: int) -> None:
-        """Patches of a picture that was made on the GPU to `out`."""
-        pre, manifest = self._pre, self._manifest
-        size = {"patch": manifest.patch_size, "cols": manifest.grid[1]}
-        self._gpu.gather(made, slots, fine, coarse, out, self._stream, scale=pre.scale, shift=pre.shift, **size)
+    def _gather(self, made: OnDevice, slots: int, fine: int, coarse: int, packed: Packed) -> None:
+        """Patches of a picture that was made on the GPU to the input `patches`, of the type that the engine reads."""
+        self._gpu.gather(
+            made,
+            slots,
+            fine,
+            coarse,
+            packed.addresses["patches"],
+            self._stream,
+            patch=self._manifest.patch_size,
+            cols=self._manifest.grid[1],
+            scale=self._pre.scale,
+            shift=self._pre.shift,
+            half=packed.views["patches"].dtype == np.float16,
+        )
 
     def _scatter(self, new: _Planes, index: int, source: int, n: int) -> None:
         """Rows `source` of `new` into rows `index` of the cache, in all layers: in one launch where nothing lies

@@ -1,9 +1,9 @@
-"""The image operations in C: compiled once, by the machine that runs them, for exactly this processor.
+"""What is written in C: compiled once, by the machine that runs it, for exactly this processor.
 
 The library is kept in the user's cache as `host-KEY.so`. KEY names the source, its constants, the compiler and the
 processor, so that a stale file, or one of another machine in a shared home, is never taken; the file ends with the
 digest of what is before it, so that a damaged one is seen and made anew. Without a compiler nothing is lost but time:
-`vpi_ops.host` does the same with OpenCV.
+`vpi_ops.host` does the same with OpenCV, and ONNX Runtime what `engines.native` does.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from config.errors import EngineFault
 from vpi_ops import host
 from vpi_ops.kernels import cache_folder, keep
 
-SOURCE = Path(__file__).parent / "ops.c"
 INSTALL = "sudo apt-get install -y gcc libc6-dev"
 _CONSTANTS = {
     "NOISE_PEAK": host.NOISE_PEAK,
@@ -33,10 +33,27 @@ _CONSTANTS = {
     "EXPOSURE_SHARE": host.EXPOSURE_SHARE,
     "EXPOSURE_FLOOR": host.EXPOSURE_FLOOR,
 }
-OPTIONS = (
-    *("-std=c11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra"),
-    *("-ffp-contract=off", "-fno-math-errno"),  # as NumPy rounds: a product and a sum are two roundings
-    *(f"-D{name}={value!r}" for name, value in _CONSTANTS.items()),
+_OPTIONS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-Wall", "-Wextra", "-fno-math-errno")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A C file and what it is compiled with besides the options that all are."""
+
+    file: Path
+    options: tuple[str, ...]
+
+    @property
+    def command(self) -> list[str]:
+        return [*_OPTIONS, *self.options, str(self.file), "-lm", "-pthread"]
+
+
+OPS = Source(
+    Path(__file__).parent / "ops.c",
+    (
+        "-ffp-contract=off",  # as NumPy rounds: a product and a sum are two roundings
+        *(f"-D{name}={value!r}" for name, value in _CONSTANTS.items()),
+    ),
 )
 _TUNED = {"x86_64": "-march=native", "aarch64": "-mcpu=native"}
 _COMPILED_WITHIN_S = 120
@@ -44,19 +61,18 @@ _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 """Lines of /proc/cpuinfo that say what code a processor understands."""
 
 _lock = threading.Lock()
-_opened: ctypes.CDLL | str | None = None
+_opened: dict[Source, ctypes.CDLL | str] = {}
 
 
-def opened() -> ctypes.CDLL | str:
+def opened(source: Source = OPS) -> ctypes.CDLL | str:
     """The library, or a sentence why there is none; found out once per process."""
-    global _opened
     with _lock:
-        if _opened is None:
+        if source not in _opened:
             try:
-                _opened = load(find_compiler(), cache_folder())
+                _opened[source] = load(find_compiler(), cache_folder(), source)
             except (EngineFault, OSError, RuntimeError) as error:  # RuntimeError: there is no home for a cache
-                _opened = str(error)
-        return _opened
+                _opened[source] = str(error)
+        return _opened[source]
 
 
 def find_compiler() -> Path:
@@ -71,10 +87,10 @@ def find_compiler() -> Path:
     raise EngineFault(f"there is no C compiler on this machine: {INSTALL}")
 
 
-def load(compiler: Path, folder: Path) -> ctypes.CDLL:
+def load(compiler: Path, folder: Path, source: Source = OPS) -> ctypes.CDLL:
     """The library from the cache `folder`, compiled first where it is not there. Raises EngineFault with what the
     compiler said."""
-    file = folder / f"host-{_key(compiler)}.so"
+    file = folder / f"host-{_key(compiler, source)}.so"
     if _whole(file):
         try:
             return ctypes.CDLL(str(file))
@@ -82,7 +98,7 @@ def load(compiler: Path, folder: Path) -> ctypes.CDLL:
             file.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="stillwatch-") as scratch:
         built = Path(scratch) / "host.so"
-        _compile(compiler, built)
+        _compile(compiler, source, built)
         code = built.read_bytes()
         keep(file, code + hashlib.sha256(code).digest())
         try:
@@ -100,9 +116,16 @@ def _whole(file: Path) -> bool:
     return len(content) > 32 and hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
-def _key(compiler: Path) -> str:
+def _key(compiler: Path, source: Source) -> str:
     """Names what the library depends on, sixteen hexadecimal digits. Raises EngineFault."""
-    parts = [SOURCE.read_text(), *OPTIONS, str(compiler), _said([str(compiler), "--version"]), platform.machine()]
+    parts = [
+        source.file.read_text(),
+        *_OPTIONS,
+        *source.options,
+        str(compiler),
+        _said([str(compiler), "--version"]),
+        platform.machine(),
+    ]
     return hashlib.sha256("\0".join([*parts, *_processor()]).encode()).hexdigest()[:16]
 
 
@@ -114,9 +137,9 @@ def _processor() -> list[str]:
     return sorted({line for line in lines if line.split("\t")[0].split(":")[0].strip() in _PROCESSOR})
 
 
-def _compile(compiler: Path, into: Path) -> None:
+def _compile(compiler: Path, source: Source, into: Path) -> None:
     """For this very processor where the compiler can, else for any of its kind. Raises EngineFault."""
-    command = [str(compiler), *OPTIONS, str(SOURCE), "-o", str(into), "-lm"]
+    command = [str(compiler), *source.command, "-o", str(into)]
     tuned = _TUNED.get(platform.machine())
     if tuned is not None:
         try:

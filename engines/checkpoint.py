@@ -1,6 +1,6 @@
-"""A Hugging Face folder of the Idefics3 / SmolVLM family as the exporter reads it: settings, and where weights lie.
+"""A Hugging Face folder of the Idefics3 / SmolVLM family: settings, and where weights lie.
 
-Only the header of `model.safetensors` is read (`engines.export.safetensors`); the graphs point into the file itself.
+Only the header of `model.safetensors` is read (`engines.safetensors`); the graphs point into the file itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from config.errors import ModelError
-from engines.export.safetensors import StoredTensor, read_header
+from engines.safetensors import StoredTensor, read_header
 
 WEIGHTS = "model.safetensors"
 FAMILIES = ("idefics3", "smolvlm")
