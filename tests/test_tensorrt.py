@@ -579,7 +579,7 @@ def test_the_stand_in_refuses_a_thread_without_the_primary_context(world: World,
 def test_reading_before_waiting_finds_what_was_there(world: World, runtime: TensorRtRuntime) -> None:
     encoder = TensorRtEncoder(runtime)
     with world.gpu.active():
-        encoder._pre.patches(picture(1), out=encoder._pixels.views["patches"])
+        encoder._pixels.views["patches"][:] = encoder._pre.patches(picture(1))
         encoder._gpu.upload(encoder._inputs, encoder._pixels.used, encoder._stream)
         before = encoder._read.copy()
         encoder._full.run()

@@ -44,21 +44,14 @@ SIGNATURES = {
     "patches_f32": _SAMPLED + "PiiiffffffP",
     "patches_f16": _SAMPLED + "PiiiffffffP",
     "grey": _SAMPLED + "Pi",
-    "pyramid_down": "PiiiPi",
     "fill": "PiiiiPPP",
     "exposure": "PPifP",
     "residual": "PPPPPPiiiiifffffPP",
     "moved": "PPiiiffP",
     "histogram": "PiP",
-    "unpack_flow": "PiiiP",
     "consistency": "PPiiffP",
-    "compose": "PPiiffiP",
-    "warp_bilinear_f32": "PiiiPPP",
-    "warp_bilinear_f16": "PiiiPPP",
-    "warp_nearest_f32": "PiiiPPP",
-    "warp_nearest_f16": "PiiiPPP",
-    "blend_f32": "PPPi",
-    "blend_f16": "PPPi",
+    "warp": "PiiiPP",
+    "blend": "PPPi",
     "scatter_rows_16": "PPPPiiii",
     "scatter_rows_4": "PPPPiiii",
     "scatter_rows_1": "PPPPiiii",
@@ -146,14 +139,6 @@ class Kernels:
         width, height = sampled.resampling.size
         self._launch("grey", _tiles(width, height), (32, 8, 1), stream, *sampled.arguments, int(out), pitch)
 
-    def pyramid_down(
-        self, image: Address, size: tuple[int, int], pitch: int, out: Address, out_pitch: int, stream: Any
-    ) -> None:
-        """The next level of a grey pyramid, uint8 ((w + 1) // 2, (h + 1) // 2), smoothed: equal to cv2.pyrDown."""
-        width, height = size
-        grid = _tiles((width + 1) // 2, (height + 1) // 2)
-        self._launch("pyramid_down", grid, (32, 8, 1), stream, int(image), width, height, pitch, int(out), out_pitch)
-
     # Patch pyramids: half (T, a·a, 3) and quarter (T, b·b, 3) uint8, means (T,) float32; (a, b) = `sides(patch)`.
 
     def fill(
@@ -218,11 +203,6 @@ class Kernels:
 
     # Flow: float32 (h, w, 2), (x, y) in pixels of the image; `cell`: pixels per vector of the field.
 
-    def unpack_flow(self, packed: Address, pitch: int, size: tuple[int, int], out: Address, stream: Any) -> None:
-        """Signed S10.5 (int16 pairs, rows of `pitch` bytes), as the OFA writes it, into pixels, float32 (h, w, 2)."""
-        width, height = size
-        self._launch("unpack_flow", _tiles(width, height), (32, 8, 1), stream, int(packed), pitch, *size, int(out))
-
     def consistency(
         self,
         backward: Address,
@@ -237,21 +217,6 @@ class Kernels:
         arguments = (int(backward), int(forward), *size, *cell, int(out))
         self._launch("consistency", _tiles(*size), (32, 8, 1), stream, *arguments)
 
-    def compose(
-        self,
-        flow: Address,
-        before: Address,
-        size: tuple[int, int],
-        out: Address,
-        stream: Any,
-        *,
-        cell: tuple[float, float] = (1.0, 1.0),
-        clamp: bool = False,
-    ) -> None:
-        """`flow(p) + before(p + flow(p))`, float32 (h, w, 2). Outside the field: NaN, or with `clamp` its edge."""
-        arguments = (int(flow), int(before), *size, *cell, int(clamp), int(out))
-        self._launch("compose", _tiles(*size), (32, 8, 1), stream, *arguments)
-
     # Token maps.
 
     def warp(
@@ -262,29 +227,19 @@ class Kernels:
         source: Address,
         n: int,
         out: Address,
-        valid: Address,
         stream: Any,
-        *,
-        half: bool = False,
-        nearest: bool = False,
     ) -> None:
-        """`VisionOps.warp`: values (T, D) at n positions `source` float32 (n, 2) = (row, col), clamped to the grid,
-        into `out` (n, D); nearest: the token there, not a mixture. valid: uint8 (n,), 1 where the position lies in the
-        grid, 0 where it was clamped or is NaN; address 0 = not wanted. float32, or float16 with `half`. D in fours."""
+        """`VisionOps.warp`: values float32 (T, D) at n positions `source` float32 (n, 2) = (row, col), clamped to the
+        grid, into `out` (n, D). D in fours."""
         _check_fours(dim)
-        name = f"warp_{'nearest' if nearest else 'bilinear'}_{'f16' if half else 'f32'}"
-        arguments = (int(values), *grid, dim, int(source), int(out), int(valid))
-        self._launch(name, (n, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
+        arguments = (int(values), *grid, dim, int(source), int(out))
+        self._launch("warp", (n, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
 
-    def blend(
-        self, accumulated: Address, new: Address, alpha: Address, tokens: int, dim: int, stream: Any, *, half: bool
-    ) -> None:
-        """`VisionOps.blend` in place: accumulated and new (T, D), float32 or float16; alpha float32 (T,). D in
-        fours."""
+    def blend(self, accumulated: Address, new: Address, alpha: Address, tokens: int, dim: int, stream: Any) -> None:
+        """`VisionOps.blend` in place: accumulated and new float32 (T, D), alpha float32 (T,). D in fours."""
         _check_fours(dim)
-        name = "blend_f16" if half else "blend_f32"
         arguments = (int(accumulated), int(new), int(alpha), dim)
-        self._launch(name, (tokens, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
+        self._launch("blend", (tokens, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
 
     def scatter_rows(
         self,

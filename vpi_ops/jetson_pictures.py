@@ -115,8 +115,9 @@ class DevicePicture:
         cols: int,
         scale: tuple[float, float, float],
         shift: tuple[float, float, float],
+        half: bool = False,
     ) -> None:
-        format = PatchFormat(patch, cols, scale, shift, half=False)
+        format = PatchFormat(patch, cols, scale, shift, half)
         with self._gpu.working():
             self._gpu.before(stream)  # the frame may still be on its way
             self._kernels.patches(self._sampled, slots, fine, coarse, format, out, stream)

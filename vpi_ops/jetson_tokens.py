@@ -38,7 +38,7 @@ class TokenMaps:
         with self._gpu.working():
             at = self._at(self._sources)
             out = self._at(self._warped)
-            self._kernels.warp(self._at(values), grid, dim, at, count, out, 0, self._gpu.stream)
+            self._kernels.warp(self._at(values), grid, dim, at, count, out, self._gpu.stream)
         self._gpu.launched(values)
         self._gpu.settle()
         self._gpu.traffic["readbacks"] += 1
@@ -51,7 +51,7 @@ class TokenMaps:
         self._alpha[...] = alpha
         places = self._at(accumulated), self._at(new), self._at(self._alpha)
         with self._gpu.working():
-            self._kernels.blend(*places, len(new), new.shape[1], self._gpu.stream, half=False)
+            self._kernels.blend(*places, len(new), new.shape[1], self._gpu.stream)
         self._gpu.launched(accumulated, new)
         self._gpu.settle()
 

@@ -22,23 +22,20 @@ def traffic() -> dict[str, tuple[int, str]]:
     half, quarter = TOKENS * (PATCH // 2) ** 2 * 3, TOKENS * (PATCH // 4) ** 2 * 3
     flow, grey = 8 * ANALYSIS[0] * ANALYSIS[1], ANALYSIS[0] * ANALYSIS[1]
     pixels = 3 * PATCH * PATCH
-    row = 2 * DIM
+    row, kept = 4 * DIM, 2 * DIM  # of a token map, float32; of keys or of values, half precision
     return {
         "picture": (frame + picture, "1080p frame → 512×512"),
         "patches": (frame * DIRTY // TOKENS + DIRTY * pixels * 2, f"{DIRTY} of {TOKENS} patches, half"),
         "grey": (frame // 3 + grey, "1080p frame → 320×180; reads two rows of six"),
-        "pyramid_down": (grey + grey // 4, "320×180 → 160×90"),
         "fill": (picture + half + quarter + 4 * TOKENS, "512×512, 1024 patches"),
         "exposure": (8 * TOKENS, "1024 means, twice"),
         "residual": (2 * (half + quarter) + 4 * TOKENS, "1024 patches, both levels"),
         "moved": (2 * quarter + 4 * TOKENS, "1024 patches, quarter level"),
         "histogram": (quarter + 4 * 512, "quarter level"),
-        "unpack_flow": (flow // 16 // 2 + flow // 16, "320×180, a vector per 4×4"),
         "consistency": (2 * flow + flow // 2, "320×180"),
-        "compose": (3 * flow, "320×180"),
-        "warp": (5 * DIRTY * row + 9 * DIRTY, f"{DIRTY} tokens of {DIM}, half, bilinear"),
-        "blend": (3 * TOKENS * row + 4 * TOKENS, f"{TOKENS} tokens of {DIM}, half"),
-        "scatter_rows": (2 * DIRTY * row * 2 * LAYERS + 8 * DIRTY, f"{DIRTY} tokens, {LAYERS} layers, half"),
+        "warp": (5 * DIRTY * row + 9 * DIRTY, f"{DIRTY} tokens of {DIM}, float32"),
+        "blend": (3 * TOKENS * row + 4 * TOKENS, f"{TOKENS} tokens of {DIM}, float32"),
+        "scatter_rows": (2 * DIRTY * kept * 2 * LAYERS + 8 * DIRTY, f"{DIRTY} tokens, {LAYERS} layers, half"),
     }
 
 

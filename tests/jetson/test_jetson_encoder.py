@@ -68,6 +68,7 @@ def frame(seed: int) -> NDArray[np.uint8]:
 
 def test_features_are_those_of_the_picture_sent_by_the_host(runtime: TensorRtRuntime, pictures: Any) -> None:
     here, there = TensorRtEncoder(runtime), TensorRtEncoder(runtime)
+    assert runtime.engines["select_rows"].dtype("patches") == np.float16  # the kernel writes what the engine reads
     for seed, plan in enumerate((FULL, SOME, SOME, COARSE, FULL, NOTHING)):
         crop = (3, 2, 83, 82) if seed == 2 else None
         image = frame(seed)

@@ -322,7 +322,7 @@ def test_a_process_ends_with_an_empty_stack_or_is_aborted(then: str, status: int
 def test_launches_take_tuples_and_addresses_only(make_ops: Callable[..., Any]) -> None:
     gpu, kernels = make_ops().gpu, make_ops().kernels
     with gpu.active():
-        blend = kernels._module[0].get_function("blend_f32")
+        blend = kernels._module[0].get_function("blend")
         with pytest.raises(TypeError, match="parameter #0"):
             blend(5, block=(32, 1, 1))
         with pytest.raises(ValueError, match="must specify block size"):
@@ -330,7 +330,7 @@ def test_launches_take_tuples_and_addresses_only(make_ops: Callable[..., Any]) -
         blend.prepare("PPPii")
         with pytest.raises(AssertionError, match="no tuple"):
             blend.prepared_async_call((1, 1), [32, 1, 1], None, 0, 0, 0, 1, 4)
-        kernels.blend(5, 5, 5, 1, 4, gpu.stream, half=False)
+        kernels.blend(5, 5, 5, 1, 4, gpu.stream)
         with pytest.raises(AssertionError, match="no address of the device"):
             gpu.stream.synchronize()
 
