@@ -25,6 +25,7 @@ from agent.vision import choose_vision
 from config.errors import ConfigError, DescriberError, EngineFault, ModelError
 from config.settings import Describer
 from engines.manifest import Model, find_model, load_model
+from engines.native import NativeTower
 from engines.onnx.encoder import OnnxEncoder
 from engines.onnx.runtime import OnnxRuntime
 from engines.plan import EncodePlan, Mode
@@ -83,15 +84,17 @@ def examine(
     timings: dict[str, float] = {}
     encoder: EncoderChoice | None = None
     decoder: DecoderChoice | None = None
+    tower: NativeTower | str = "the model can't be used"
     try:
         loaded = load_model(find_model(model_name))
         model = _describe(loaded)
-        timings = _time(loaded)
+        runtime = OnnxRuntime(loaded, spin=False)
+        timings, tower = _time(runtime), runtime.tower
         encoder = choose_encoder(loaded, has=has, may_build=False)
         decoder = choose_decoder(loaded, beside=encoder, has=has, may_build=False)
     except (ModelError, EngineFault) as error:
         problems.append(str(error))
-    parts, server = {**_parts(has, encoder, decoder), "power": _power(Sensors(sysfs))}, None
+    parts, server = {**_parts(has, encoder, tower, decoder), "power": _power(Sensors(sysfs))}, None
     if describer is not None:
         from agent.describer.chat import server_name
 
@@ -119,7 +122,12 @@ def examine(
     )
 
 
-def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None, decoder: DecoderChoice | None) -> dict[str, Part]:
+def _parts(
+    has: Callable[[str], bool],
+    encoder: EncoderChoice | None,
+    tower: NativeTower | str,
+    decoder: DecoderChoice | None,
+) -> dict[str, Part]:
     import onnxruntime
 
     vision = choose_vision(has=has)
@@ -129,9 +137,13 @@ def _parts(has: Callable[[str], bool], encoder: EncoderChoice | None, decoder: D
         "flow": Part(vision.flow, vision.flow_why),
         "kernels": Part(vision.patches, vision.patches_why),
         "encoder": Part(
-            encoder.used if encoder else "nothing: the model can't be used",
+            _encoding(encoder, tower),
             (
                 *(encoder.not_taken if encoder else ()),
+                *(
+                    (f"Changed tokens are encoded faster by C that is compiled here: {tower}.",)
+                    * isinstance(tower, str)
+                ),
                 *(
                     f"ONNX Runtime offers {provider}; this version runs on its CPU provider only."
                     for provider in onnxruntime.get_available_providers()
@@ -204,10 +216,16 @@ def _describe(model: Model) -> dict[str, Any]:
     }
 
 
-def _time(model: Model) -> dict[str, float]:
+def _encoding(encoder: EncoderChoice | None, tower: NativeTower | str) -> str:
+    if encoder is None:
+        return "nothing: the model can't be used"
+    in_c = encoder.runtime is None and not isinstance(tower, str)
+    return f"{encoder.used}, changed tokens by C compiled on this machine" if in_c else encoder.used
+
+
+def _time(runtime: OnnxRuntime) -> dict[str, float]:
     """Median milliseconds of a full encode and of a selective one, on a picture of noise."""
-    encoder = OnnxEncoder(OnnxRuntime(model, spin=False))
-    manifest = model.manifest
+    encoder, manifest = OnnxEncoder(runtime), runtime.model.manifest
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (manifest.image_size, manifest.image_size, 3), dtype=np.uint8)
     some = np.sort(rng.permutation(manifest.tokens)[: max(1, round(manifest.tokens * _SELECTED))])
