@@ -179,11 +179,12 @@ class Camera:
             self._latest = time.monotonic(), frame
             if (frame := self._thinned(frame)) is None:
                 continue
-            if self.enabled:
+            enabled = self.enabled  # read once: it may be switched while a frame is looked at
+            if enabled:
                 self.watch.see(frame)
             elif watching:
                 self.watch.pause()
-            watching = self.enabled
+            watching = enabled
         self.watch.close(self._why)
         beat.idle()
 
