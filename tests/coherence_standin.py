@@ -90,10 +90,16 @@ class LinearEncoder:
         return np.asarray(np.tanh(values + 0.2 * values.mean(axis=0)) + 0.1, np.float32)
 
 
+class SteadyCosts(EncodeCosts):
+    """Are what they are, so that plans are the same on a busy machine."""
+
+    def observed(self, count: int, ms: float) -> None: ...
+
+
 def costs(tokens: int = 64) -> EncodeCosts:
     """Each token costs a hundredth of a millisecond, a call a tenth; a full encode is no cheaper per token."""
     counts = (1, tokens // 2, tokens - 1, tokens)
-    return EncodeCosts(counts, tuple(0.1 + 0.01 * n for n in counts))
+    return SteadyCosts(counts, tuple(0.1 + 0.01 * n for n in counts))
 
 
 def texture(seed: int, size: tuple[int, int] = (224, 128), grain: int = 6) -> NDArray[np.uint8]:

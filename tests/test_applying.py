@@ -24,11 +24,12 @@ from pydantic import JsonValue
 
 from agent.applying.checking import check, exclusive
 from agent.applying.contract import FINAL, Candidate, Refused, Step
+from agent.applying.engine import Patience
 from agent.applying.journal import Journal, Record
 from agent.applying.proving import CameraHealth, Health, Limits, verdict
 from agent.applying.starting import settings_at_start
 from agent.capture.worker import Phase
-from agent.daemon import Daemon
+from agent.daemon import Daemon, RunOptions
 from agent.mqtt.broker import LocalBroker
 from agent.signals import reloaded_by_signal
 from config.document import Document
@@ -47,13 +48,13 @@ def base(**more: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, document: dict[str, Any]) -> Iterator[Daemon]:
+def running(folder: Path, document: dict[str, Any], options: RunOptions | None = None) -> Iterator[Daemon]:
     """An agent with this configuration as its file, in a thread, once every camera has given a frame."""
     file = folder / "agent.yaml"
     document = {**document, "events": {**document["events"], "dir": str(folder / "state")}}
     file.write_text(json.dumps(document))
     layers = Layers(file)
-    daemon, stop = Daemon(validate(layers.document(layers.text())), layers=layers), threading.Event()
+    daemon, stop = Daemon(validate(layers.document(layers.text())), options, layers), threading.Event()
     thread = threading.Thread(target=daemon.run, args=(stop,))
     thread.start()
     try:
@@ -311,6 +312,32 @@ def test_a_second_crash_leads_to_safe_mode_and_a_good_configuration_out_of_it(tm
         until(lambda: all(camera.watch.frames for camera in daemon.cameras.values()), "frames")
 
 
+def test_safe_mode_tries_again_by_itself_until_it_works(tmp_path: Path) -> None:
+    document, picture = base(), tmp_path / "later.png"
+    document["cameras"]["b"]["source"] = str(picture)
+    journal = Journal(tmp_path / "state" / "config")
+    journal.stage(Record(version=1, digest="d", remote=True))
+    Journal(tmp_path / "state" / "config").begin()
+    with running(tmp_path, document, RunOptions(patience=Patience(again=0.1))) as daemon:
+        until(lambda: "later.png" in "".join(daemon.applier.troubles), "a first try")
+        assert daemon.applier.troubles[0].startswith("safe mode") and not daemon.cameras
+        cv2.imwrite(str(picture), np.full((96, 160, 3), 90, np.uint8))
+        until(lambda: sorted(daemon.cameras) == ["a", "b"] and not daemon.applier.troubles, "a second")
+        until(lambda: all(camera.watch.frames for camera in daemon.cameras.values()), "frames")
+    assert Journal(tmp_path / "state" / "config").committed.version == 0, "as before the change that crashed"
+    assert not (tmp_path / "state/config/candidate.json").exists()
+
+
+def test_a_crash_counts_until_the_configuration_from_before_has_run_for_a_while(tmp_path: Path) -> None:
+    """Else the next crash, of years later and for another reason, would lead to safe mode."""
+    candidate_file = tmp_path / "state/config/candidate.json"
+    Journal(tmp_path / "state" / "config").stage(Record(version=1, digest="d", remote=True))
+    with running(tmp_path, base(), RunOptions(patience=Patience(settled=0.1))) as daemon:
+        assert sorted(daemon.cameras) == ["a", "b"]
+        until(lambda: not candidate_file.exists(), "the end of the count")
+        assert daemon.applier.last is not None and daemon.applier.last[1].state == "rolled_back"
+
+
 @needs_mosquitto
 def test_losing_the_broker_while_it_must_prove_itself_takes_it_back(tmp_path: Path) -> None:
     with LocalBroker() as broker, running(tmp_path, base(mqtt={"url": broker.url})) as daemon:
@@ -322,7 +349,7 @@ def test_losing_the_broker_while_it_must_prove_itself_takes_it_back(tmp_path: Pa
             if step.state == "probation":
                 broker.stop()
 
-        daemon.applier.submit(candidate(daemon, door(), probation_s=1.0), tell)
+        daemon.applier.submit(candidate(daemon, door(), probation_s=10.0), tell)
         until(lambda: steps and steps[-1].state in FINAL, "the end of the apply")
         assert steps[-1] == Step("rolled_back", "the broker was lost", 422)
         assert not daemon.applier.settings.cameras["a"].zones

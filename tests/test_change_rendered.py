@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from coherence_reference import COST_MS
+from coherence_standin import SteadyCosts
 
 from agent.capture.scene.source import SceneSource
-from agent.coherence.costs import EncodeCosts
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.settings import PROFILES
 from agent.insight.change import Change, SemanticChange
@@ -33,18 +34,13 @@ def runtime() -> OnnxRuntime:
     return OnnxRuntime(MODEL, threads=1, spin=False)
 
 
-@pytest.fixture(scope="module")
-def costs(runtime: OnnxRuntime) -> EncodeCosts:
-    return EncodeCosts.measure(OnnxEncoder(runtime))
-
-
 def changes(
-    uri: str, runtime: OnnxRuntime, costs: EncodeCosts
+    uri: str, runtime: OnnxRuntime
 ) -> Iterator[tuple[SceneSource, int, Change, tuple[tuple[int, int, int, int], ...], np.ndarray]]:
     """Source, frame index, change, its boxes in source pixels, and the tokens described."""
     settings = replace(PROFILES["general"], flow_deadline_ms=1e6)  # a busy machine gives the same answer
     pictures = Preprocessor(MODEL.manifest, host_shrink())
-    vlm = TemporalVLM(pictures, OnnxEncoder(runtime), host_ops(), settings, costs=costs)
+    vlm = TemporalVLM(pictures, OnnxEncoder(runtime), host_ops(), settings, costs=SteadyCosts.of(COST_MS))
     part = SemanticChange(MODEL.manifest.grid)
     with closing(SceneSource(uri, source_id="test", paced=False)) as source, closing(vlm):
         assert source.info.frames is not None
@@ -73,8 +69,8 @@ def changes(
         "scene:street?seed=4&objects=0&light=night",  # lamps are never quite steady
     ],
 )
-def test_light_rain_and_wind_are_no_change(scene: str, runtime: OnnxRuntime, costs: EncodeCosts) -> None:
-    assert list(changes(f"{scene}&{SMALL}&seconds=30", runtime, costs)) == []
+def test_light_rain_and_wind_are_no_change(scene: str, runtime: OnnxRuntime) -> None:
+    assert list(changes(f"{scene}&{SMALL}&seconds=30", runtime)) == []
 
 
 @pytest.mark.parametrize(
@@ -85,8 +81,8 @@ def test_light_rain_and_wind_are_no_change(scene: str, runtime: OnnxRuntime, cos
         "scene:street?seed=3&objects=1&weather=rain",
     ],
 )
-def test_who_comes_and_who_goes_is_told_and_where(scene: str, runtime: OnnxRuntime, costs: EncodeCosts) -> None:
-    told = list(changes(f"{scene}&{SMALL}&seconds=50", runtime, costs))
+def test_who_comes_and_who_goes_is_told_and_where(scene: str, runtime: OnnxRuntime) -> None:
+    told = list(changes(f"{scene}&{SMALL}&seconds=50", runtime))
     source = told[0][0]
     times = [index / source.scene.fps for _, index, *_ in told]
     happened = [e for e in source.scene.events(43) if e.kind in ("enter", "leave") and 5 < e.end_s < 43]
@@ -104,8 +100,8 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[int, int, int, int])
     return across > 0 and down > 0
 
 
-def test_the_empty_scene_is_known_again_and_somebody_else_is_not(runtime: OnnxRuntime, costs: EncodeCosts) -> None:
-    told = list(changes(f"scene:yard?seed=6&objects=1&{SMALL}&seconds=40", runtime, costs))
+def test_the_empty_scene_is_known_again_and_somebody_else_is_not(runtime: OnnxRuntime) -> None:
+    told = list(changes(f"scene:yard?seed=6&objects=1&{SMALL}&seconds=40", runtime))
     states, known = DescribedStates(), []
     for source, index, _, _, features in told:
         there = " and ".join(sorted(o.kind for o in source.truth(index).objects if o.visible > 0.1)) or "nobody"

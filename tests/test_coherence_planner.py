@@ -165,7 +165,7 @@ def test_costs_are_read_between_the_measured_points() -> None:
 
 
 def test_costs_follow_what_is_measured() -> None:
-    price = costs(TOKENS)
+    price = EncodeCosts(costs(TOKENS).counts, costs(TOKENS).counts_ms)
     before, full = price.ms(20), price.full_ms
     for _ in range(200):
         price.observed(20, 3 * before)

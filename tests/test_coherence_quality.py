@@ -22,6 +22,7 @@ from agent.coherence.quality import (
     warp_error,
     word_cosine,
 )
+from agent.coherence.settings import CoherenceSettings
 from agent.metrics import Metrics
 from vpi_ops.host import HostOps
 
@@ -264,7 +265,8 @@ def test_words_are_compared_whatever_their_order_and_case() -> None:
 
 
 def test_every_frame_says_how_alike_it_is_to_the_one_before() -> None:
-    vlm = TemporalVLM(Stretch(8 * PATCH), LinearEncoder(), HostOps(), costs=costs())
+    patient = CoherenceSettings(flow_deadline_ms=60_000)
+    vlm = TemporalVLM(Stretch(8 * PATCH), LinearEncoder(), HostOps(), patient, costs=costs())
     wide = texture(8, (700, 300), grain=14)
     moments = [wide[:180, :240]] * 5 + [wide[:180, 240 + 4 * i : 480 + 4 * i] for i in range(20)]
     found = [vlm.process(frame(image, i)) for i, image in enumerate(moments)]

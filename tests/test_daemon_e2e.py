@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -52,6 +53,12 @@ def agent(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
 def broker() -> Iterator[LocalBroker]:
     with LocalBroker() as started:
         yield started
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def undelivered(folder: Path) -> int:
@@ -122,7 +129,7 @@ def test_events_of_a_run_without_broker_are_delivered_by_the_next(tmp_path: Path
 
 
 def test_masks_metrics_and_the_analysis_switch(tmp_path: Path, broker: LocalBroker) -> None:
-    port = broker.port + 1 if broker.port < 65535 else 40000
+    port = free_port()
     config: dict[str, Any] = {
         "mqtt": {"url": broker.url},
         "metrics": {"port": port},
@@ -147,14 +154,17 @@ def test_masks_metrics_and_the_analysis_switch(tmp_path: Path, broker: LocalBrok
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         assert 'stillwatch_frames_total{camera="front",outcome="' in text
-        assert 'stillwatch_events_total{camera="front",kind="semantic_change",type="new"} 1.0' in text
+        counted = re.search(r'stillwatch_events_total{camera="front",kind="semantic_change",type="new"} (.+)', text)
+        assert counted is not None and float(counted[1]) >= 1
         assert "stillwatch_mqtt_connected 1.0" in text
         assert 'stillwatch_stage_seconds_count{camera="front",stage="encode"}' in text
         assert 'stillwatch_memory_bytes{camera="front",part="cache"}' in text
         assert 'stillwatch_coherence_ratio{camera="front"}' in text and "process_resident_memory_bytes" in text
-        status = json.loads(subscriber.last(f"{BASE}/status") or "{}")
-        assert status["memory"]["resident"] > status["memory"]["model"] > status["memory"]["cache"] > 0
-        assert set(status["frame_ms"]) == {"front"}
+        status = lambda: json.loads(subscriber.last(f"{BASE}/status") or "{}")  # noqa: E731
+        until(lambda: status().get("frame_ms"), "a status with the time of frames")
+        memory = status()["memory"]
+        assert memory["resident"] > memory["model"] > memory["cache"] > 0
+        assert set(status()["frame_ms"]) == {"front"}
         subscriber.publish(f"{BASE}/front/analysis/set", "OFF")
         until(lambda: subscriber.last(f"{BASE}/front/analysis/state") == "OFF", "the switch")
         until(lambda: not json.loads(subscriber.last(f"{BASE}/front/state") or "{}").get("enabled", True), "the state")

@@ -62,7 +62,8 @@ def watching(folder: Path, source: str, clips: Clips, **camera: Any) -> Iterator
         runner = Thread(target=daemon.run, args=(stop,))
         runner.start()
         try:
-            until(lambda: daemon.cameras["front"].latest() is not None, "a frame")
+            latest = daemon.cameras["front"].latest
+            until(lambda: (seen := latest()) is not None and seen[1].index >= 10, "what a clip begins with")
             yield Asking(broker.url, subscriber)
         finally:
             stop.set()
@@ -71,7 +72,7 @@ def watching(folder: Path, source: str, clips: Clips, **camera: Any) -> Iterator
 
 def test_what_people_may_ask_of_a_running_agent(tmp_path: Path) -> None:
     scene = "scene:street?seed=3&fps=5&width=320&height=180"
-    with watching(tmp_path, scene, Clips(pre_s=0.5, post_s=1.0)) as person:
+    with watching(tmp_path, scene, Clips(pre_s=0.5, post_s=3.0)) as person:
         tested = person.ask("test-alert", text="Is this thing on?")
         assert tested["ok"], tested
         event_id = tested["result"]["id"]
@@ -81,7 +82,7 @@ def test_what_people_may_ask_of_a_running_agent(tmp_path: Path) -> None:
         assert (last["type"], last["text"], last["degraded"]) == ("end", "Is this thing on?", [])
         with av.open(str(tmp_path / last["media"]["clip"])) as clip:
             pictures = sum(1 for _ in clip.decode(video=0))
-        assert pictures >= 4, "1.5 s at 5 frames a second, less one at each end, and some on a busy machine"
+        assert pictures >= 4, "3.5 s at 5 frames a second, and on a busy machine much fewer"
 
         assert person.ask("acknowledge", id=event_id)["result"] == {"acknowledged": [event_id]}
         until(lambda: person.told(event_id)[-1]["acknowledged"], "the acknowledgement")

@@ -107,15 +107,17 @@ def test_pictures_without_time_stamps_are_placed_by_when_they_came(tmp_path: Pat
         http_camera(play, "multipart/x-mixed-replace; boundary=edge") as url,
         recorded(partial(_open, url), {}, packets, encode=True)() as source,
     ):
-        frame = source.read()
-        while frame.index < 15:
-            frame = source.read()
+        read = [source.read()]
+        while read[-1].index < 15:
+            read.append(source.read())
+        frame = read[-1]
         packets.take(frame.monotonic_ns, 0.5, 0.5, taken.append)
         while not taken:
-            source.read()
+            read.append(source.read())
     (footage,) = taken
     assert isinstance(footage, Footage) and footage.stream.suffix == "mkv"
     shown = _levels(footage, tmp_path / "clip.mkv")
-    assert 0.8 <= shown[-1][0] - shown[0][0] <= 2.0 and len(shown) <= 20
+    longest_s = float(np.diff([one.monotonic_ns for one in read]).max()) / 1e9
+    assert 0.8 <= shown[-1][0] - shown[0][0] <= 2.0 + longest_s
     nearest = min(shown, key=lambda picture: abs(picture[0] - shown[0][0] - footage.at_s))
     assert nearest[1] == pytest.approx(grey(frame.index), abs=8), "that picture or its neighbour"

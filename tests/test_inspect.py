@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from agent.cli import app
 from agent.coherence.pipeline import TemporalVLM
 from agent.coherence.result import FrameResult
+from agent.coherence.settings import CoherenceSettings
 from agent.inspecting.drawing import flow_colours, heat, slot_map, tint
 from agent.inspecting.moments import EvenlySpaced, Moment, Worst
 from agent.inspecting.painter import Ages
@@ -100,7 +101,8 @@ def test_the_worst_frames_are_kept_apart_from_each_other(scores: list[int], most
 @pytest.fixture
 def results() -> Iterator[list[FrameResult]]:
     """Of a clip in which a block crosses the lower half, then all stands still."""
-    vlm = TemporalVLM(Stretch(8 * PATCH), LinearEncoder(), HostOps(), costs=costs())
+    patient = CoherenceSettings(flow_deadline_ms=60_000)
+    vlm = TemporalVLM(Stretch(8 * PATCH), LinearEncoder(), HostOps(), patient, costs=costs())
     handled = []
     for index in range(16):
         image = texture(2)

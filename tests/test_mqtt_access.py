@@ -43,8 +43,9 @@ def tls_broker(authority: Authority, *options: str) -> Iterator[str]:
 def refused(url: str, **address: Any) -> str:
     """Why we are not let in."""
     with agent(url, connected=False, **address) as box:
+        until(lambda: box.link.state.trouble, "the first attempt")
         with pytest.raises(BrokerError) as error:
-            box.link.wait_connected(3.0)
+            box.link.wait_connected(1.0)
         return str(error.value)
 
 

@@ -80,4 +80,7 @@ def test_twenty_thousand_frames_hold_memory_and_descriptors(clip: Path, tmp_path
     assert len(frames) >= 10
     growth_mb = float(np.polyfit(frames, rss_mb, 1)[0] * (FRAMES - WARM_UP))
     assert growth_mb < _SLOPE_MB, f"{growth_mb:.1f} MB more at the end; resident {rss_mb[:: len(rss_mb) // 10]}"
-    assert fds.max() - fds.min() <= 2, f"descriptors {fds.min():.0f} to {fds.max():.0f}"
+    # A file that is being written when a sample is taken is no leak, so the fewest of each end count.
+    quarter = len(fds) // 4
+    first, last = fds[:quarter].min(), fds[-quarter:].min()
+    assert last - first <= 2, f"descriptors {first:.0f} to {last:.0f}"
