@@ -69,15 +69,17 @@ class Told:
 
 
 class Trouble:
-    """What happens to the broker, one thing after another."""
+    """What happens to the broker, one thing after another. full: whether the outbox had to make room."""
 
-    def __init__(self, broker: LocalBroker, way: Proxy, passwords: Path, random: Random) -> None:
-        self._broker, self._way, self._passwords, self._random = broker, way, passwords, random
-        self.happened: list[str] = []
+    def __init__(
+        self, broker: LocalBroker, way: Proxy, passwords: Path, random: Random, full: Callable[[], bool]
+    ) -> None:
+        self._broker, self._way, self._passwords, self._random, self._full = broker, way, passwords, random, full
+        self.over: set[str] = set()
 
     def make(self, what: str, sleep: Callable[[float], None]) -> None:
-        self.happened.append(what)
         getattr(self, f"_{what}")(sleep)
+        self.over.add(what)
 
     def _cut(self, sleep: Callable[[float], None]) -> None:
         for _ in range(4):
@@ -111,6 +113,8 @@ class Trouble:
         self._way.refuse = True
         self._way.cut()
         sleep(400)
+        while "away" not in self.over and not self._full():  # on a busy machine less is told in that time
+            sleep(20)
         self._way.refuse = False
 
 
@@ -156,7 +160,7 @@ def run(hours: float) -> None:
         before = psutil.Process(os.getpid()).memory_info().rss
         peaks = {"disk": 0, "memory": 0}
         over = threading.Event()
-        trouble = Trouble(broker, way, passwords, random)
+        trouble = Trouble(broker, way, passwords, random, lambda: "full" in outbox.dropped)
 
         def sleep(simulated_s: float) -> None:
             over.wait(simulated_s / SPEED)
@@ -172,7 +176,7 @@ def run(hours: float) -> None:
 
         thread = threading.Thread(target=happen, daemon=True)
         thread.start()
-        while clock.passed() < hours * 3600 or len(set(trouble.happened)) < len(ORDER):
+        while clock.passed() < hours * 3600 or len(trouble.over) < len(ORDER):
             tell(book, random)
             peaks["disk"] = max(peaks["disk"], sum(path.stat().st_size for path in folder.iterdir()))
             peaks["memory"] = max(peaks["memory"], psutil.Process(os.getpid()).memory_info().rss - before)

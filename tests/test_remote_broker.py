@@ -130,9 +130,9 @@ def test_a_report_is_kept_by_the_broker_and_told_again_after_a_restart(tmp_path:
         assert late.on(TOPICS.reported)[0].retain
         assert (reported(late)[0].id, reported(late)[0].state) == ("one", "applied")
         late.publish(TOPICS.reported, b"", retain=True)
-        until(lambda: len(late.on(TOPICS.reported)) == 2, "that it is gone")
+        until(lambda: len(late.on(TOPICS.reported)) >= 2, "that it is gone")
         with box(broker.url, tmp_path, applier):
-            until(lambda: len(late.on(TOPICS.reported)) == 3, "the report after a restart")
+            until(lambda: len(late.on(TOPICS.reported)) >= 3, "the report after a restart")
         last = Reported.model_validate_json(late.on(TOPICS.reported)[2].payload)
         assert (last.id, last.version, last.state, last.code) == ("one", 1, "applied", 200)
 

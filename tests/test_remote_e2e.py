@@ -76,7 +76,7 @@ def test_owner_strangers_and_a_crash(tmp_path: Path) -> None:
             "device": {"id": "box"},
             "mqtt": {"url": broker.url},
             "remote": {"keys": "box.keys", "groups": ["north"]},
-            "cameras": {"front": {"source": "scene:street?seed=7&fps=5"}},
+            "cameras": {"front": {"source": "scene:street?seed=7&fps=5&width=320&height=180"}},
         }
         (tmp_path / "agent.yaml").write_text(json.dumps(settings))
         box = Watcher(seen, tmp_path)
