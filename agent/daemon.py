@@ -25,7 +25,7 @@ from pydantic import JsonValue
 
 from agent import __version__, notify, remembering
 from agent.applying.checking import Size
-from agent.applying.engine import ApplyEngine
+from agent.applying.engine import ApplyEngine, Patience
 from agent.applying.following import FileWatch
 from agent.applying.journal import Journal
 from agent.applying.proving import Health
@@ -83,6 +83,7 @@ class RunOptions:
 
     events_to: file or `-` for NDJSON. seconds: end after so long. retry: try lost cameras and brokers for ever;
     without, the first failure ends the run. sinks: where events go besides. sysfs: where power and heat are read.
+    patience: with a configuration that crashed.
     """
 
     events_to: str | None = None
@@ -92,6 +93,7 @@ class RunOptions:
     sysfs: Path = Path("/sys")
     anomaly: AnomalySettings = field(default_factory=AnomalySettings)
     change: ChangeSettings = field(default_factory=ChangeSettings)
+    patience: Patience = field(default_factory=Patience)
 
 
 class Daemon:
@@ -173,7 +175,15 @@ class Daemon:
         self._stack.callback(self._fleet.close)
         if not began.safe:
             self._fleet.build(settings)
-        self.applier = ApplyEngine(self, journal, self._layers, began, closing=self._closing)
+        self.applier = ApplyEngine(
+            self,
+            journal,
+            self._layers,
+            began,
+            closing=self._closing,
+            beat=self.progress.loop("apply"),
+            patience=self._options.patience,
+        )
         self._remote: RemoteConfig | None = None
         if settings.remote is not None:
             beat = self.progress.loop("remote configuration")
@@ -309,6 +319,7 @@ class Daemon:
                 self._attending.tell(self.link)
             self._learned.write()
             self._follow_file()
+            self.applier.tick()
             tick()
             if time.monotonic() >= until:
                 break

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -17,10 +18,12 @@ from pydantic import JsonValue
 
 from agent.applying.checking import Size
 from agent.applying.contract import Candidate, Plan, Refused, Step
+from agent.applying.differing import MODEL
 from agent.applying.examining import examine
 from agent.applying.journal import Journal, Record
 from agent.applying.proving import Health, Limits, prove
-from agent.applying.starting import FILE, MODE, OVERLAY, Start
+from agent.applying.starting import FILE, MODE, OVERLAY, SAFE_MODE, Start
+from agent.service.progress import Beat
 from config.errors import ConfigError, StillwatchError
 from config.layers import Layers
 from config.redact import redact
@@ -29,8 +32,13 @@ from config.settings import Settings
 log = structlog.get_logger()
 
 FILE_PROBATION_S = 20.0
-_SETTLED_S = 60.0
-_AGAIN_S = 900.0
+_EXAMINING_S = 120.0
+"""What the check of a configuration may take: each camera that is new is opened."""
+_CHANGING_S = 60.0
+_CAMERA_S = 30.0
+_MODEL_S = 1800.0
+"""What the change may take: each camera that is new is built, waited for, and takes over; engines of a new model may
+have to be built."""
 
 
 class Agent(Protocol):
@@ -44,9 +52,18 @@ class Agent(Protocol):
     def change(self, settings: Settings, *, strict: bool) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds of a run. settled: after which what was gone back to after a crash counts as good. again: of safe mode,
+    after which what was configured is tried again."""
+
+    settled: float = 60.0
+    again: float = 900.0
+
+
 class ApplyEngine:
     """Implements `Applier`, and applies the configuration file. began: what the agent has started with. closing: set
-    when the agent is about to stop."""
+    when the agent is about to stop. beat: the heart of its thread."""
 
     def __init__(
         self,
@@ -57,12 +74,16 @@ class ApplyEngine:
         *,
         closing: threading.Event | None = None,
         limits: Limits | None = None,
+        beat: Beat | None = None,
+        patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._agent, self._journal, self._layers = agent, journal, layers
         self._settings, self._safe = began.settings, began.safe
         self._troubles = dict(began.troubles)
         self._limits, self._monotonic = limits or Limits(), monotonic
+        self._beat = beat or Beat("apply")
+        self._patience = patience or Patience()
         self._lock = threading.Lock()
         self._closing = closing or threading.Event()
         self._thread: threading.Thread | None = None
@@ -137,10 +158,10 @@ class ApplyEngine:
         and in safe mode it is tried again after a longer one, for there may be nobody to do it."""
         age_s = self._monotonic() - self._began_s
         if self._safe:
-            if age_s > _AGAIN_S and not self._busy:
+            if age_s > self._patience.again and not self._busy:
                 self._began_s += age_s
                 self._try_again()
-        elif age_s > _SETTLED_S:
+        elif age_s > self._patience.settled:
             with self._lock:
                 if not self._busy:
                     self._settle()
@@ -154,9 +175,10 @@ class ApplyEngine:
 
         def work() -> None:
             try:
-                settings, planned = self._examine(record)
+                settings, planned = self._examine_here(record)
             except Refused as error:
                 log.error("safe mode goes on", reason=str(error))
+                self._troubles[MODE] = f"{SAFE_MODE}; tried again: {'; '.join(str(error).splitlines())}"
                 return
             self._apply(record, settings, planned, FILE_PROBATION_S, lambda _step: None)
 
@@ -185,11 +207,13 @@ class ApplyEngine:
 
     def _spawn(self, work: Callable[[], None]) -> None:
         def run() -> None:
+            self._beat.beat()
             try:
                 work()
             except Exception:  # the agent goes on as it is
                 log.exception("a configuration could not be applied")
             finally:
+                self._beat.idle()
                 self._busy = False
 
         self._thread = threading.Thread(target=run, name="apply", daemon=True)
@@ -207,6 +231,13 @@ class ApplyEngine:
     def _examine(self, record: Record) -> tuple[Settings, Plan]:
         return examine(record, self._layers, self._settings, self._agent.sizes(), safe=self._safe)
 
+    def _examine_here(self, record: Record) -> tuple[Settings, Plan]:
+        """On the engine's own thread."""
+        self._beat.beat(_EXAMINING_S)
+        examined = self._examine(record)
+        self._beat.beat()
+        return examined
+
     def _reload(self, probation_s: float) -> None:
         committed = self._journal.committed
         try:
@@ -219,7 +250,7 @@ class ApplyEngine:
             return
         record = committed.model_copy(update={"text": text, "remote": False})
         try:
-            settings, planned = self._examine(record)
+            settings, planned = self._examine_here(record)
         except Refused as error:
             self._refuse_file(str(error))
             if error.code == 400:  # a start must not fail over it; all else may be another matter then
@@ -263,7 +294,7 @@ class ApplyEngine:
             self._end(tell, Step("applied", None, 200))
             return
         if not self._closing.is_set():
-            self._change_back()
+            self._change_back(planned)
         try:
             self._journal.roll_back(record, failure.reason or "", failure.code)
         except OSError as error:
@@ -291,12 +322,12 @@ class ApplyEngine:
         )
         if planned.diff or planned.restarts:
             try:
-                self._agent.change(settings, strict=True)
+                self._change(settings, planned, strict=True)
             except StillwatchError as error:
                 return Step("rolled_back", redact(str(error)), 422)
         tell(Step("probation", None, 202))
         if planned.restarts:
-            reason = prove(before, self._agent.health, probation_s, self._closing, self._limits, self._monotonic)
+            reason = prove(before, self._health, probation_s, self._closing, self._limits, self._monotonic)
             if reason is not None:
                 return Step("rolled_back", reason, 422)
         try:
@@ -305,10 +336,22 @@ class ApplyEngine:
             return Step("rolled_back", f"the state folder can't be written: {error.strerror}", 500)
         return None
 
-    def _change_back(self) -> None:
+    def _change(self, settings: Settings, planned: Plan, *, strict: bool) -> None:
+        """Raises StillwatchError."""
+        cameras_s = _CAMERA_S * len({*settings.cameras, *self._settings.cameras})
+        self._beat.beat(_CHANGING_S + cameras_s + (_MODEL_S if MODEL in planned.restarts else 0.0))
+        self._agent.change(settings, strict=strict)
+        self._beat.beat()
+
+    def _health(self) -> Health:
+        """In each round of the probation."""
+        self._beat.beat()
+        return self._agent.health()
+
+    def _change_back(self, planned: Plan) -> None:
         back = self._settings.model_copy(update={"cameras": {}}) if self._safe else self._settings
         try:
-            self._agent.change(back, strict=False)
+            self._change(back, planned, strict=False)
         except Exception:  # the rest of the agent goes on
             log.exception("the agent could not go back to its configuration; it does at the next start")
 

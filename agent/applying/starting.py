@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 FILE, OVERLAY, MODE = "file", "overlay", "mode"
 """What a trouble is about."""
+SAFE_MODE = "safe mode: the agent died twice over a change of its configuration; no camera is watched"
 _ENOUGH_STARTS = 2
 
 
@@ -45,7 +46,7 @@ def start(journal: Journal, layers: Layers) -> Start:
         journal.adopt(None if layers.file is None else text)
     safe = journal.interrupted is not None and journal.interrupted.starts >= _ENOUGH_STARTS
     if safe:
-        troubles[MODE] = "safe mode: the agent died twice over a change of its configuration; no camera is watched"
+        troubles[MODE] = SAFE_MODE
     document, committed = layers.document(text), journal.committed
     try:
         return Start(validate(with_overlay(document, committed.overlay, committed.version)), safe, troubles)
