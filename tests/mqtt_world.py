@@ -97,6 +97,10 @@ class Subscriber:
         found = self.on(topic)
         return found[-1].text if found else None
 
+    def says(self, topic: str, text: str) -> bool:
+        """Whether it is what came last there."""
+        return self.last(topic) == text
+
     def publish(
         self,
         topic: str,

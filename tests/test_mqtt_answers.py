@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from pydantic import JsonValue
 
 from agent.mqtt.answers import Answers
 from agent.mqtt.broker import LocalBroker
+from agent.mqtt.client import MqttLink
 from agent.mqtt.commands import Command, Reply
 
 BASE = "stillwatch/box"
@@ -29,6 +31,7 @@ class World:
     clock: list[float] = field(default_factory=lambda: [0.0])
     calls: list[str] = field(default_factory=list)
     hang: bool = False
+    link: MqttLink | None = None
 
     def __post_init__(self) -> None:
         self.answers = Answers(lambda: self.clock[0])
@@ -55,6 +58,14 @@ class World:
         self.clock[0] += 1.0
         self.way.refuse = False
 
+    def wait_listening(self) -> None:
+        """A state is sent after the subscriptions, so when it has come commands come through."""
+        assert self.link is not None
+        with Subscriber(self.broker.port, topic=f"{BASE}/front/availability") as watcher:
+            for said in ("online", "offline"):
+                self.link.set_camera_available("front", said == "online")
+                until(partial(watcher.says, f"{BASE}/front/availability", said), said)
+
 
 @contextmanager
 def world(*, topic: str = "#") -> Iterator[World]:
@@ -62,9 +73,8 @@ def world(*, topic: str = "#") -> Iterator[World]:
     with LocalBroker() as broker, Proxy(broker.port) as way, Subscriber(broker.port, topic=topic) as asker:
         found = World(broker, way, asker)
         with agent(way.url, handlers={"note": found.note}, answers=found.answers) as box:
-            box.link.set_camera_available("front", True)
-            with Subscriber(broker.port, topic=f"{BASE}/front/availability") as watcher:
-                until(lambda: watcher.messages, "the agent, which listens by now")
+            found.link = box.link
+            found.wait_listening()
             yield found
 
 
@@ -97,6 +107,7 @@ def test_an_answer_does_not_go_without_its_correlation_data() -> None:
         w.ask_and_lose('{"request_id": "old"}')
         w.way.only_311 = True
         w.connect()
+        w.wait_listening()
         w.asker.publish(f"{BASE}/cmd/note", '{"request_id": "new"}')
         until(lambda: w.asker.on(f"{BASE}/cmd/note/result"), "an answer to the next command")
         assert not w.asker.on("desk/7")
