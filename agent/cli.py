@@ -411,6 +411,9 @@ def doctor(
     soak_s: Annotated[
         float, typer.Option("--soak-seconds", min=1.0, help="With --acceptance: how long the whole agent runs.")
     ] = 300.0,
+    each_s: Annotated[
+        float, typer.Option("--stage-seconds", min=0.0, help="With --acceptance: how long each part is timed.")
+    ] = 1.0,
 ) -> None:
     """Say what is used, what better was not taken and why, how fast it is, and whether pixels leave this machine.
 
@@ -427,7 +430,7 @@ def doctor(
     if acceptance:
         if out is None:
             raise typer.BadParameter("say with --out where the report is to go", param_hint="--acceptance")
-        _accept(settings.model, soak_s, out)
+        _accept(settings.model, soak_s, each_s, out)
         return
     report = examine(settings.model, describer=settings.describer)
     if as_json:
@@ -678,7 +681,7 @@ def _bench_engine(towers: str | None, seconds: float, json_to: Path | None, png:
     Console(width=None if sys.stdout.isatty() else 160).print(render(report))
 
 
-def _accept(model: str, soak_s: float, out: Path) -> None:
+def _accept(model: str, soak_s: float, each_s: float, out: Path) -> None:
     import logging
 
     from rich.console import Console
@@ -689,7 +692,7 @@ def _accept(model: str, soak_s: float, out: Path) -> None:
     _write_json(out, {"passed": False, "failures": ["the test has not come to its end"]}, "--out")
     set_up_logs(logging.ERROR)
     with Console(stderr=True).status("") as status:
-        report = accept(model, soak_s=soak_s, progress=lambda text: status.update(text))
+        report = accept(model, soak_s=soak_s, each_s=each_s, progress=lambda text: status.update(text))
     _write_json(out, report, "--out")
     typer.echo("\n".join(lines(report)))
     if not report["passed"]:

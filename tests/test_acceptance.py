@@ -13,13 +13,14 @@ from board_sysfs import Board
 from numpy.typing import NDArray
 
 from agent.acceptance import accept, lines
-from agent.acceptance.backends import Backends, Encoders, Ops, Words, backends
+from agent.acceptance.backends import Backends, Encoders, Ops, Sights, Words, backends
 from agent.acceptance.encoding import encoder_result
 from agent.acceptance.flow import flow_errors
 from agent.acceptance.meter import Meter
+from agent.acceptance.picturing import OnCpu, Patches
 from agent.acceptance.soak import failures, growth_mb_per_minute
 from agent.acceptance.speaking import words_result
-from agent.acceptance.stages import HOST, STAGES, Material, run_stage
+from agent.acceptance.stages import HOST, PICTURES, STAGES, Material, run_picture, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
 from engines.manifest import find_model, load_model
@@ -84,7 +85,9 @@ def test_a_plain_machine_is_accepted_and_every_stage_is_told_to_be_its_own(tmp_p
     Board(tmp_path / "sys")
     report = accept(soak_s=2, each_s=0.01, root=tmp_path)
     assert report["passed"], report["failures"]
-    assert set(report["own"]) == {*(stage.name for stage in STAGES), "capture", "flow", "encoder", "words"}
+    named = {*(stage.name for stage in PICTURES), *(stage.name for stage in STAGES)}
+    assert set(report["own"]) == {*named, "capture", "flow", "encoder", "words"}
+    assert {stage["stage"] for stage in report["stages"]} == named
     assert all(stage["difference"] is None for stage in report["stages"])
     assert all(stage["watts"] == pytest.approx(15.2) for stage in report["stages"])
     assert report["flow"]["found"]["moving_px"] < report["flow"]["no_motion"]["moving_px"]
@@ -108,6 +111,33 @@ def test_what_differs_or_fails_is_found_by_name(material: Material, meter: Meter
     assert results["HSV histogram"].fault == "RuntimeError: VPI_ERROR_NOT_IMPLEMENTED"
     assert results["HSV histogram"].passed is False
     assert results["residual between frames"].passed is None
+
+
+class Shifted(OnCpu):
+    """Coarse patches are those of the neighbouring cell; pictures are right."""
+
+    def patches(self, slots: NDArray[np.int64], cells: NDArray[np.int64]) -> Patches:
+        return super().patches(slots, cells[::-1])
+
+
+def test_patches_of_other_places_are_found_though_the_picture_is_right(material: Material, meter: Meter) -> None:
+    shifted = Sights(Shifted(material.preprocessor), OnCpu(material.preprocessor), "shifted")
+    found = [run_picture(stage, material, shifted, meter) for stage in PICTURES]
+    assert [(result.own, result.passed) for result in found] == [(False, True), (False, True), (False, False)]
+    assert (found[-1].difference or 0) > 50
+
+
+class Careless(HostOps):
+    """Finds all flow consistent."""
+
+    def check(self, flow: FlowField, previous: NDArray[np.uint8], current: NDArray[np.uint8]) -> FlowField:
+        return replace(flow, error=np.zeros(flow.backward.shape[:2], np.float32))
+
+
+def test_a_check_that_finds_all_flow_consistent_is_refused(meter: Meter) -> None:
+    found = flow_errors(Ops(Careless(), HostOps()), meter)
+    assert (found.own, found.passed) == (True, False)
+    assert found.check_differs is not None and found.check_differs > 0.01
 
 
 def test_flow_that_points_the_other_way_is_refused(meter: Meter) -> None:

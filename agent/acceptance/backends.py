@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from agent.acceptance.picturing import OnCpu, OnGpu, Sight
 from agent.runtimes import choose_decoder, choose_encoder
 from agent.vision import choose_vision
 from engines.manifest import Model
@@ -18,7 +19,7 @@ from engines.tensorrt.building import Watch
 from engines.tensorrt.encoder import TensorRtEncoder
 from engines.tensorrt.language import TensorRtLanguage
 from engines.text.language import Language
-from vpi_ops.choice import host_ops
+from vpi_ops.choice import host_ops, host_shrink
 from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
 
@@ -48,7 +49,7 @@ class Ops:
 
 @dataclass(frozen=True, slots=True)
 class Compared(Generic[Part]):
-    """One part of the model. name: what runs it, in words. not_taken: as for `Ops`."""
+    """One part. name: what runs it, in words. not_taken: as for `Ops`."""
 
     used: Part
     host: Part
@@ -59,6 +60,12 @@ class Compared(Generic[Part]):
     def own(self) -> bool:
         """Whether `used` is the host's own kind."""
         return type(self.used) is type(self.host)
+
+
+class Sights(Compared[Sight]):
+    """What makes pictures and patches of frames."""
+
+    __slots__ = ()
 
 
 class Encoders(Compared[Encoder]):
@@ -79,6 +86,7 @@ class Backends:
 
     model: Model
     ops: Ops
+    sights: Sights
     encoders: Encoders
     words: Words
 
@@ -94,7 +102,16 @@ def backends(model: Model, progress: Callable[[str], None] = lambda _: None) -> 
     watch = Watch(lambda step, _: progress(step))
     vision, encoding = choose_vision(), choose_encoder(model, watch=watch)
     speaking = choose_decoder(model, beside=encoding, watch=watch)
-    ops, _ = vision.camera(Preprocessor(model.manifest))
+    preprocessor = Preprocessor(model.manifest, host_shrink())
+    ops, pictures = vision.camera(preprocessor)
+    by_host = OnCpu(Preprocessor(model.manifest))
+    sights = Sights(by_host, by_host)
+    if vision.on_gpu:
+        from vpi_ops.jetson import JetsonOps
+        from vpi_ops.jetson_pictures import DevicePictures
+
+        if isinstance(ops, JetsonOps) and isinstance(pictures, DevicePictures):
+            sights = Sights(OnGpu(ops, pictures, preprocessor), by_host, vision.patches)
     runtime = OnnxRuntime(model, spin=False)
     host = OnnxEncoder(runtime)
     # Rows that only fill up a count would refresh tokens that the host's encoder keeps.
@@ -105,6 +122,7 @@ def backends(model: Model, progress: Callable[[str], None] = lambda _: None) -> 
     return Backends(
         model,
         Ops(ops, beside, vision.patches, vision.flow, (*vision.patches_why, *vision.flow_why)),
+        sights,
         Encoders(used, host, encoding.used, encoding.not_taken),
         Words(words, host_words, speaking.used, speaking.not_taken),
     )

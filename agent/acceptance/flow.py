@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.acceptance.backends import Ops
 from agent.acceptance.meter import Meter
 from agent.capture.scene.source import parse_scene
+from vpi_ops.host import HostOps
 from vpi_ops.interface import VisionOps
 
 SCENES = (
@@ -20,6 +21,9 @@ SCENES = (
 )
 _FRAMES = (31, 46, 61)
 _OUTLIER_PX = 3.0
+_CHECK = 0.01
+"""Share of pixels of which the check of both directions may say something else than the host's arithmetic does of the
+same flow."""
 _WORSE_BY = 1.25
 _WORSE_PX = 0.2
 """What a backend may be worse by than the host's own, in the mean: a quarter and a fifth of a pixel."""
@@ -48,7 +52,9 @@ class Errors:
 @dataclass(frozen=True, slots=True)
 class FlowResult:
     """found, host: errors of what is used, and of the host's own (None when that is the same). no_motion: errors of
-    saying that nothing moves: what is not below has not seen the motion."""
+    saying that nothing moves: what is not below has not seen the motion. consistent: share of pixels that pass the
+    forward-backward check; check_differs: share of which the host's arithmetic says otherwise, None where that is used.
+    """
 
     runs_on: str
     own: bool
@@ -56,6 +62,7 @@ class FlowResult:
     host: Errors | None
     no_motion: Errors
     consistent: float | None
+    check_differs: float | None
     ms: float | None
     p95_ms: float | None
     watts: float | None
@@ -82,19 +89,21 @@ def flow_errors(ops: Ops, meter: Meter) -> FlowResult:
     pairs = [pair for uri in SCENES for pair in _pairs(uri)]
     still = _errors([np.zeros_like(pair.truth) for pair in pairs], pairs)
     try:
-        fields, consistent = _flows(ops.used, pairs)
+        fields, consistent, differs = _flows(ops.used, pairs)
         found = _errors(fields, pairs)
         cost = meter.cost(_call(ops.used, pairs[0]))
     except Exception as error:  # see `agent.acceptance.stages.run_stage`
         fault = f"{type(error).__name__}: {error}"
-        return FlowResult(ops.flow, own, None, None, still, None, None, None, None, None, False, fault)
+        return FlowResult(ops.flow, own, None, None, still, None, None, None, None, None, None, False, fault)
     if own:
         host, host_ms = None, None
         passed = found.moving_px < still.moving_px
     else:
         host, host_ms = _errors(_flows(ops.host, pairs)[0], pairs), meter.cost(_call(ops.host, pairs[0])).ms
         passed = found.mean_px <= _WORSE_BY * host.mean_px + _WORSE_PX and found.moving_px < still.moving_px
-    return FlowResult(ops.flow, own, found, host, still, consistent, cost.ms, cost.p95_ms, cost.watts, host_ms, passed)
+    passed = passed and (differs or 0) <= _CHECK
+    costs = (cost.ms, cost.p95_ms, cost.watts, host_ms)
+    return FlowResult(ops.flow, own, found, host, still, consistent, differs, *costs, passed)
 
 
 def _pairs(uri: str) -> list[_Pair]:
@@ -108,21 +117,27 @@ def _call(ops: VisionOps, pair: _Pair) -> Any:
     return lambda: ops.flow(before, after, scale)
 
 
-def _flows(ops: VisionOps, pairs: list[_Pair]) -> tuple[list[NDArray[np.float32]], float]:
-    """Flow in source pixels, at the size of the source; and the share of it that passes the forward-backward check."""
-    fields, consistent = [], []
+def _flows(ops: VisionOps, pairs: list[_Pair]) -> tuple[list[NDArray[np.float32]], float, float | None]:
+    """Flow in source pixels, at the size of the source; and as in `FlowResult`, the share of it that is consistent, and
+    the share about which the host differs."""
+    fields, consistent, differs = [], [], []
     for pair in pairs:
         before, after = ops.analysis(pair.before), ops.analysis(pair.after)
         height, width = pair.truth.shape[:2]
         scale = (width / after.shape[1], height / after.shape[0])
-        flow = ops.check(ops.flow(before, after, scale), before, after)
+        found = ops.flow(before, after, scale)
+        flow = ops.check(found, before, after)
         small_h, small_w = flow.backward.shape[:2]
         rows = np.minimum(np.arange(height) * small_h // height, small_h - 1)
         cols = np.minimum(np.arange(width) * small_w // width, small_w - 1)
         fields.append(flow.backward[rows][:, cols] * np.array(scale, np.float32))
         if flow.error is not None:
             consistent.append(float((flow.error <= 1).mean()))
-    return fields, round(float(np.mean(consistent)), 4)
+            if isinstance(ops, HostOps) and type(ops).check is not HostOps.check:
+                by_host = HostOps.check(ops, found, before, after)  # of the forward flow that `ops` computes
+                expected = np.asarray(by_host.error)
+                differs.append(float(((flow.error <= 1) != (expected <= 1)).mean()))
+    return fields, round(float(np.mean(consistent)), 4), round(float(np.mean(differs)), 4) if differs else None
 
 
 def _errors(fields: list[NDArray[np.float32]], pairs: list[_Pair]) -> Errors:

@@ -17,7 +17,7 @@ from agent.acceptance.flow import FlowResult, flow_errors
 from agent.acceptance.meter import Meter
 from agent.acceptance.soak import soak
 from agent.acceptance.speaking import WordsResult, words_result
-from agent.acceptance.stages import STAGES, Material, StageResult, run_stage
+from agent.acceptance.stages import PICTURES, STAGES, Material, StageResult, run_picture, run_stage
 from agent.board import read_board
 from agent.power.sensors import Sensors
 from engines.manifest import find_model, load_model
@@ -45,6 +45,9 @@ def accept(
     progress("capture")
     capture = capture_result(meter)
     stages = []
+    for picture in PICTURES:
+        progress(picture.name)
+        stages.append(run_picture(picture, material, used.sights, meter))
     for stage in STAGES:
         progress(stage.name)
         stages.append(run_stage(stage, material, used.ops, meter))
@@ -128,9 +131,10 @@ def _flow_failures(flow: FlowResult) -> list[str]:
     if flow.found is None:
         return [f"flow on {flow.runs_on}: {flow.fault}"]
     host = "" if flow.host is None else f", the host's own {flow.host.mean_px:g} px"
+    check = "" if not flow.check_differs else f"; its check differs from the host's on {flow.check_differs:.1%} of it"
     return [
         f"flow on {flow.runs_on}: off by {flow.found.mean_px:g} px in the mean and {flow.found.moving_px:g} px where "
-        f"something moves{host}; assuming no motion, by {flow.no_motion.moving_px:g} px there"
+        f"something moves{host}; assuming no motion, by {flow.no_motion.moving_px:g} px there{check}"
     ]
 
 

@@ -1,4 +1,5 @@
-"""Every image operation, run by what this machine uses and by the host's own on the same rendered pictures.
+"""Every image operation, and the way from a frame to the encoder's patches, run by what this machine uses and by the
+host's own on the same rendered frames.
 
 Flow is missing here on purpose: two good flow methods differ from each other by more than either does from the truth,
 so `agent.acceptance.flow` asks the truth.
@@ -8,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.acceptance.backends import Ops
+from agent.acceptance.backends import Ops, Sights
 from agent.acceptance.meter import Meter
+from agent.acceptance.picturing import Sight
 from agent.capture.scene.source import parse_scene
 from engines.manifest import Manifest
 from engines.preprocess import Preprocessor
@@ -23,6 +26,7 @@ from vpi_ops.interface import PatchPyramid, VisionOps
 
 HOST = "OpenCV and NumPy on the CPU"
 Run = Callable[[], NDArray[Any]]
+Part = TypeVar("Part")
 
 SCENE = "scene:street?seed=11&width=1280&height=720&fps=15"
 _BEFORE, _AFTER = 40, 46
@@ -34,8 +38,9 @@ the operations take a short way there."""
 @dataclass(frozen=True, slots=True)
 class Material:
     """What the operations work on: two moments of a street, as frames (720, 1280, 3) and as model pictures, and token
-    features (T, D)."""
+    features (T, D). preprocessor: the host's."""
 
+    preprocessor: Preprocessor
     frames: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     grid: tuple[int, int]
@@ -50,7 +55,7 @@ class Material:
         first, second = (preprocessor.picture(frame).copy() for frame in frames)
         shape = (manifest.tokens, manifest.dim)
         features = (rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32))
-        return cls(frames, (first, second), manifest.grid, manifest.patch_size, features)
+        return cls(preprocessor, frames, (first, second), manifest.grid, manifest.patch_size, features)
 
     def pyramids(self, ops: VisionOps) -> tuple[PatchPyramid, PatchPyramid]:
         """Both pictures, filled; (before, after)."""
@@ -67,19 +72,39 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Generic[Part]):
     """prepare: makes the call to be timed, whose result is compared. tolerance: largest difference that passes.
     methods: of `VisionOps`, those that do the work."""
 
     name: str
     methods: tuple[str, ...]
-    prepare: Callable[[VisionOps, Material], Run]
+    prepare: Callable[[Part, Material], Run]
     tolerance: float
     unit: str
 
 
+def _picture(sight: Sight, m: Material) -> Run:
+    return lambda: sight.picture(m.frames[0][:])  # another frame each time: what was made of one may be kept
+
+
+def _slid(sight: Sight, m: Material) -> Run:
+    """As grid lock wants it, from another place of the frame; of odd size, which is harder."""
+    height, width = m.frames[0].shape[:2]
+    x0, y0, x1, y1 = m.preprocessor.placement((width, height)).crop
+    return lambda: sight.picture(m.frames[0][:], (x0 + 7, y0 + 5, x1 - 10, y1 - 8))
+
+
+def _patches(sight: Sight, m: Material) -> Run:
+    """Fine patches, and coarse ones of every fifth cell, as grey levels."""
+    pre, (rows, cols) = m.preprocessor, np.meshgrid(*(np.arange(0, side - 1, 2) for side in m.grid), indexing="ij")
+    cells = (rows * m.grid[1] + cols).ravel()[::5]
+    scale, shift = (np.array(each, np.float32)[:, None] for each in (pre.scale, pre.shift))
+    make = sight.patches(m.every_third, cells)
+    return lambda: (make(m.frames[0][:]).reshape(-1, 3, m.patch**2) - shift) / scale
+
+
 def _analysis(ops: VisionOps, m: Material) -> Run:
-    return lambda: ops.analysis(m.frames[0][:])  # another frame each time: what was made of one may be kept
+    return lambda: ops.analysis(m.frames[0][:])  # as for `_picture`
 
 
 def _fill(ops: VisionOps, m: Material) -> Run:
@@ -177,7 +202,12 @@ def _tokens(ops: VisionOps, features: NDArray[np.float32]) -> NDArray[np.float32
     return made
 
 
-STAGES = (
+PICTURES: tuple[Stage[Sight], ...] = (
+    Stage("model picture", ("picture",), _picture, 2.0, "grey levels"),
+    Stage("model picture, slid", ("picture",), _slid, 2.0, "grey levels"),
+    Stage("patches for the encoder", ("patches",), _patches, 2.0, "grey levels"),
+)
+STAGES: tuple[Stage[VisionOps], ...] = (
     Stage("grey image for flow", ("analysis",), _analysis, 2.0, "grey levels"),
     Stage("patch pyramid, histogram", ("fill", "histogram"), _fill, 2.0, "grey levels"),
     Stage("residual", ("fill", "residual"), _residual, 2.0, "grey levels"),
@@ -213,35 +243,34 @@ class StageResult:
         return asdict(self)
 
 
-def run_stage(stage: Stage, material: Material, ops: Ops, meter: Meter) -> StageResult:
+def run_stage(stage: Stage[VisionOps], material: Material, ops: Ops, meter: Meter) -> StageResult:
     """One stage; what it raises is its result."""
     own = ops.own(*stage.methods)
-    name = HOST if own else ops.name
+    used, host = (partial(stage.prepare, side, material) for side in (ops.used, ops.host))
+    return _compared(stage, HOST if own else ops.name, used, None if own else host, meter)
+
+
+def run_picture(stage: Stage[Sight], material: Material, sights: Sights, meter: Meter) -> StageResult:
+    """The same for what is made of frames."""
+    used, host = (partial(stage.prepare, side, material) for side in (sights.used, sights.host))
+    return _compared(stage, HOST if sights.own else sights.name, used, None if sights.own else host, meter)
+
+
+def _compared(
+    stage: Stage[Part], runs_on: str, used: Callable[[], Run], host: Callable[[], Run] | None, meter: Meter
+) -> StageResult:
+    """host: None where `used` is the host's own."""
+    own, about = host is None, (stage.tolerance, stage.unit)
     try:
-        call = stage.prepare(ops.used, material)
+        call = used()
         found = np.array(call(), np.float64)
         cost = meter.cost(call)
     except Exception as error:  # a backend on hardware that nobody has tried: the report is to say how it fails
         fault = f"{type(error).__name__}: {error}"
-        return StageResult(
-            stage.name, name, own, None, stage.tolerance, stage.unit, False, None, None, None, None, fault
-        )
-    if own:
-        difference = passed = host_ms = None
-    else:
-        there = stage.prepare(ops.host, material)
+        return StageResult(stage.name, runs_on, own, None, *about, False, None, None, None, None, fault)
+    difference = passed = host_ms = None
+    if host is not None:
+        there = host()
         difference = float(np.abs(found - np.array(there(), np.float64)).max())
         passed, host_ms = bool(difference <= stage.tolerance), meter.cost(there).ms
-    return StageResult(
-        stage.name,
-        name,
-        own,
-        difference,
-        stage.tolerance,
-        stage.unit,
-        passed,
-        cost.ms,
-        cost.p95_ms,
-        cost.watts,
-        host_ms,
-    )
+    return StageResult(stage.name, runs_on, own, difference, *about, passed, cost.ms, cost.p95_ms, cost.watts, host_ms)
