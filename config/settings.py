@@ -178,9 +178,13 @@ MOST_RULES = 16
 
 
 class Camera(_Section):
-    """One camera. Coordinates are source pixels."""
+    """One camera. Coordinates are source pixels.
+
+    capture: who reads it, a process of its own or a thread of the agent; auto: see `agent.building.reads_apart`.
+    """
 
     source: Annotated[str, Field(min_length=1)]
+    capture: Literal["auto", "process", "thread"] = "auto"
     credentials: SecretReference | None = None
     fps: Annotated[float, Field(gt=0, le=240)] | None = None
     masks: dict[str, Polygon] = Field(default_factory=dict)

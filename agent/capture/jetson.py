@@ -8,17 +8,9 @@ copy, and no protection either. `CaptureWorker` opens lost sources again, with i
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-import socket
-import subprocess
-import sys
-import threading
 import time
-import weakref
 from collections import deque
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timezone
 from types import TracebackType
@@ -30,21 +22,17 @@ from numpy.typing import NDArray
 
 from agent.capture.clock import Clock
 from agent.capture.frame import Frame
+from agent.capture.handover import SLOTS, SlotReader
 from agent.capture.jetson_camera import CameraOptions, RingCamera, RingFrame
-from agent.capture.jetson_child import MESSAGE_BYTES
+from agent.capture.process import CaptureProcess
 from agent.capture.source import SourceInfo
 from agent.capture.timing import RateLimit
 from config.errors import EndOfStream, SourceError
 
 Image = NDArray[np.uint8]
 
-SLOTS = 10
-"""Frames in shared memory: a ring's three, those that the frame loop compares, and some to write into."""
-_SPARE = 3
-"""Slots that the process always has to write into: with fewer left, frames are copied out and given back at once."""
 THREAD_BUFFERS = 16
 """Ring of jetson-utils where frames stay in it: as many as are ever held, and some."""
-_KILLED_WITHIN_S = 1.0
 _PATIENCE_S = 0.3
 
 _log = structlog.get_logger(__name__)
@@ -53,8 +41,7 @@ _log = structlog.get_logger(__name__)
 class ProcessSource:
     """A source in a process of its own. `read` may be called from one thread, `close` from any.
 
-    copied: frames that were copied a second time, because many were held. lost: frames that found no free slot.
-    Raises SourceError when there is no first frame within `timeout_s`.
+    lost: frames that found no free slot. Raises SourceError when there is no first frame within `timeout_s`.
     """
 
     def __init__(
@@ -62,26 +49,15 @@ class ProcessSource:
     ) -> None:
         self._name, self._source_id = options.name, source_id
         self._recorded = options.recorded
-        self.copied = self.lost = 0
-        self._closed = threading.Event()
-        self._held: set[int] = set()  # changed by whatever thread lets go of a frame
-        self._told_lost = 0
+        self.lost = self._told_lost = 0
         self._first = True
         self._waiting: deque[dict[str, Any]] = deque()
-        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            command = [sys.executable, "-m", "agent.capture.jetson_child", str(theirs.fileno())]
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-            self._process = subprocess.Popen(
-                command,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
+        order = {**asdict(options), "fps": fps, "slots": slots, "source_id": source_id}
+        self._capture = CaptureProcess("agent.capture.jetson_child", options.name, order)
+        self._process, self._connection = self._capture.process, self._capture.connection
+        self._slots = SlotReader(self._connection, slots)
         try:
-            self._connection.send(json.dumps({**asdict(options), "fps": fps, "slots": slots}).encode())
-            size, rate = self._open(timeout_s, slots)
+            size, rate = self._open(timeout_s)
         except BaseException:
             self.close()
             raise
@@ -94,21 +70,29 @@ class ProcessSource:
     @property
     def pid(self) -> int:
         """Of the process that captures."""
-        return self._process.pid
+        return self._capture.pid
+
+    @property
+    def copied(self) -> int:
+        """Frames that were copied a second time, because many were held."""
+        return self._slots.copied
 
     def read(self, timeout_s: float = 5.0) -> Frame:
         """The newest frame of a camera, the next one of a file. Raises EndOfStream, SourceError."""
         until = time.monotonic() + timeout_s
         while not self._waiting:
-            self._waiting.append(self._receive(until, timeout_s))
+            first = self._receive(until - time.monotonic())
+            if first is None:
+                raise SourceError(f"{self._name}: no frame within {timeout_s:g} s")
+            self._waiting.append(first)
         while not self._recorded and "slot" in self._waiting[-1]:
-            more = self._receive(0.0, 0.0, wait=False)
+            more = self._receive(0.0)
             if more is None:
                 break
             self._waiting.append(more)
         message = self._waiting.popleft()
         while self._waiting and "slot" in self._waiting[0] and not self._recorded:
-            self._give_back(message["slot"])
+            self._slots.give_back(message["slot"])
             self.lost += 1
             message = self._waiting.popleft()
         if "end" in message:
@@ -118,21 +102,14 @@ class ProcessSource:
         self.lost += max(0, message["lost"] - self._told_lost)
         self._told_lost = message["lost"]
         stamp = datetime.fromtimestamp(message["utc"], timezone.utc)
-        first = self._first
-        self._first = False
+        first_frame, self._first = self._first, False
         media_s = message["at"] if self._recorded else None
-        return Frame(
-            self._take(message["slot"]), self._source_id, message["index"], message["ns"], stamp, media_s, first
-        )
+        image = self._slots.take(message["slot"])
+        return Frame(image, self._source_id, message["index"], message["ns"], stamp, media_s, first_frame)
 
     def close(self) -> None:
         """Kill the process: a capture that hangs can't be asked. Frames that were read stay as they are."""
-        self._closed.set()
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # wakes a read in another thread
-        self._process.kill()
-        with suppress(subprocess.TimeoutExpired):  # it waits in a driver: the kernel ends it when that returns
-            self._process.wait(_KILLED_WITHIN_S)
+        self._capture.close()
 
     def __enter__(self) -> ProcessSource:
         return self
@@ -142,74 +119,31 @@ class ProcessSource:
     ) -> None:
         self.close()
 
-    def _open(self, timeout_s: float, slots: int) -> tuple[tuple[int, int], float]:
-        self._connection.settimeout(timeout_s)
-        try:
-            message, handles, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 1)
-        except TimeoutError:
-            raise SourceError(f"{self._name}: no frame from jetson-utils within {timeout_s:g} s") from None
-        opened: dict[str, Any] = json.loads(message) if message else {"error": self._died()}
+    def _open(self, timeout_s: float) -> tuple[tuple[int, int], float]:
+        message = self._capture.receive(timeout_s)
+        if message is None:
+            raise SourceError(f"{self._name}: no frame from jetson-utils within {timeout_s:g} s")
+        opened = message.header
         if "end" in opened:
             raise EndOfStream(opened["end"])
         if "error" in opened:
             raise SourceError(opened["error"])
+        assert message.handle is not None
         width, height = opened["open"]
         try:
-            memory = mmap.mmap(handles[0], slots * width * height * 3)
+            self._slots.open((width, height), opened["first"], message.handle)
         finally:
-            os.close(handles[0])
-        self._slots: Image = np.frombuffer(memory, np.uint8).reshape(slots, height, width, 3)
+            os.close(message.handle)
         return (width, height), float(opened["rate"])
 
-    def _receive(self, until: float, timeout_s: float, *, wait: bool = True) -> Any:
-        """The next message; without `wait` None when there is none."""
-        self._connection.settimeout(max(0.0, until - time.monotonic()) if wait else 0.0)
+    def _receive(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next message; None when there is none in time. That the process is gone is a message, too: pictures
+        before it are still to be seen."""
         try:
-            message = self._connection.recv(MESSAGE_BYTES)
-        except (BlockingIOError, TimeoutError):
-            if not wait:
-                return None
-            raise SourceError(f"{self._name}: no frame within {timeout_s:g} s") from None
-        except OSError:
-            message = b""
-        if message:
-            return json.loads(message)
-        return {"error": f"{self._name}: closed" if self._closed.is_set() else self._died()}
-
-    def _died(self) -> str:
-        try:
-            status = self._process.wait(_KILLED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            return f"{self._name}: the capture process went silent"
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        return f"{self._name}: the capture process died ({how})"
-
-    def _take(self, slot: int) -> Image:
-        if len(self._held) >= len(self._slots) - _SPARE:
-            image: Image = self._slots[slot].copy()
-            self.copied += 1
-            self._give_back(slot)
-            return image
-        lease = _Lease(self._slots[slot])
-        self._held.add(slot)
-        weakref.finalize(lease, self._returned, slot).atexit = False
-        return np.asarray(lease)
-
-    def _returned(self, slot: int) -> None:
-        self._held.discard(slot)
-        self._give_back(slot)
-
-    def _give_back(self, slot: int) -> None:
-        with suppress(OSError):  # nobody wants it any more
-            self._connection.send(bytes([slot]))
-
-
-class _Lease:
-    """Stands under a frame's image; when that and its views are gone, the slot goes back."""
-
-    def __init__(self, slot: Image) -> None:
-        self._slot = slot
-        self.__array_interface__ = slot.__array_interface__
+            message = self._capture.receive(timeout_s)
+        except SourceError as gone:
+            return {"error": str(gone)}
+        return None if message is None else message.header
 
 
 class ThreadSource:

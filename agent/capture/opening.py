@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from agent.capture.clock import Clock, SystemClock
@@ -54,6 +55,7 @@ def open_source(
     clock: Clock | None = None,
     motion: bool = False,
     tap: PacketTap | None = None,
+    apart: bool = False,
 ) -> FrameSource:
     """Open a camera, stream, file, folder of images or rendered scene.
 
@@ -65,22 +67,55 @@ def open_source(
     too. timeout_s: the longest wait for a network or device to open (a second more where it doesn't answer at all) or
     to deliver. credentials: `user:password` for rtsp and http; takes the place of those in the URL. motion: have
     `Frame.motion` hold the codec's motion vectors, where it hands them out (H.264, MPEG-4 and older) and
-    pictures are not above 720p. tap: hears the packets of a video; pictures and scenes have none.
+    pictures are not above 720p. tap: hears the packets of a video; pictures and scenes have none. apart: read it in a
+    process of its own (`agent.capture.apart`), whose clock is the machine's.
 
     Raises ConfigError (a URI that can't be used), SourceError (can't be reached now), CorruptInput (a file that is
     there and can't be decoded). No message holds a credential.
     """
-    clock = clock or SystemClock()
-    wanted = _Wanted(uri, redact(uri), source_id, bool(paced), fps, timeout_s, credentials, clock, motion, tap)
+    name = redact(uri)
     if credentials is not None and not uri.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
-        raise ConfigError(f"{wanted.name}: credentials are for rtsp and http sources")
+        raise ConfigError(f"{name}: credentials are for rtsp and http sources")
     choice = choose(uri, packets=tap is not None)
     if choice.way is not None:
         target = choice.uri if credentials is None else _with_credentials(choice.uri, credentials)
         taken = replace(choice, uri=target)
-        return open_chosen(taken, name=wanted.name, source_id=source_id, fps=fps, timeout_s=timeout_s, clock=clock)
-    uri = choice.uri
-    wanted = replace(wanted, uri=uri)
+        return open_chosen(
+            taken, name=name, source_id=source_id, fps=fps, timeout_s=timeout_s, clock=clock or SystemClock()
+        )
+    order: dict[str, Any] = {
+        "uri": choice.uri,
+        "name": name,
+        "source_id": source_id,
+        "paced": bool(paced),
+        "fps": fps,
+        "timeout_s": timeout_s,
+        "credentials": credentials,
+        "motion": motion,
+    }
+    if apart and clock is None:
+        from agent.capture.apart import ApartSource
+
+        return ApartSource(order, tap=tap)
+    return open_directly(**order, clock=clock, tap=tap)
+
+
+def open_directly(
+    uri: str,
+    *,
+    name: str,
+    source_id: str,
+    paced: bool,
+    fps: float | None,
+    timeout_s: float,
+    credentials: str | None,
+    motion: bool,
+    clock: Clock | None = None,
+    tap: PacketTap | None = None,
+) -> FrameSource:
+    """As `open_source`, with libav or our own means, in this process. name: what messages call it."""
+    clock = clock or SystemClock()
+    wanted = _Wanted(uri, name, source_id, paced, fps, timeout_s, credentials, clock, motion, tap)
     if _DEVICE.fullmatch(uri):
         return _open_device(wanted)
     scheme = _SCHEME.match(uri)

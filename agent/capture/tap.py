@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from av.packet import Packet
 from av.video.stream import VideoStream
+
+if TYPE_CHECKING:
+    from agent.evidence import packets
 
 
 class PacketTap(Protocol):
@@ -18,4 +21,12 @@ class PacketTap(Protocol):
 
     def shown(self, pts: int | None, monotonic_ns: int) -> None:
         """The picture with this time stamp of the container became the frame of that moment."""
+        ...
+
+    def begin(self, stream: packets.Stream) -> None:
+        """Packets of this stream follow, which another process has listened to."""
+        ...
+
+    def add(self, packet: packets.Packet) -> None:
+        """The next of them."""
         ...

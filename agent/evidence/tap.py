@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import av.error
 import structlog
 from av.packet import Packet as AvPacket
 from av.video.stream import VideoStream
 
-from agent.evidence.packets import Packet, Restamp, stream_of
-from agent.evidence.ring import PacketRing
+from agent.evidence.packets import Packet, Restamp, Stream, stream_of
 
 log = structlog.get_logger()
 
 _USUAL_FPS = 25.0
 
 
+class Recorder(Protocol):
+    """Takes the packets of one connection at a time; `agent.evidence.ring.PacketRing` is one, and says what each of
+    these means."""
+
+    def connect(self, owner: object) -> None: ...
+
+    def begin(self, owner: object, stream: Stream) -> None: ...
+
+    def add(self, owner: object, packet: Packet) -> None: ...
+
+    def shown(self, owner: object, stamp: int | None, monotonic_ns: int) -> None: ...
+
+    def end(self, owner: object) -> None: ...
+
+
 class RingTap:
     """Listens to one connection (`agent.capture.tap.PacketTap`). The bytes are copied: some hundred kilobytes a second,
     and libav's own buffers go when the connection does."""
 
-    def __init__(self, ring: PacketRing) -> None:
+    def __init__(self, ring: Recorder) -> None:
         self._ring = ring
         self._restamp: Restamp | None = None
         self._mute = False
@@ -48,6 +64,12 @@ class RingTap:
 
     def shown(self, pts: int | None, monotonic_ns: int) -> None:
         self._ring.shown(self, pts, monotonic_ns)
+
+    def begin(self, stream: Stream) -> None:
+        self._ring.begin(self, stream)
+
+    def add(self, packet: Packet) -> None:
+        self._ring.add(self, packet)
 
     def close(self) -> None:
         """The connection is over."""
