@@ -287,9 +287,15 @@ def source_of(name: str, camera: CameraSettings) -> Callable[[PacketTap | None],
             credentials=credentials,
             motion=True,
             tap=tap,
+            apart=reads_apart(camera),
         )
 
     return open_camera
+
+
+def reads_apart(camera: CameraSettings) -> bool:
+    """Whether a process of its own reads it."""
+    return camera.capture == "process"
 
 
 def _evidence(archive: Archive, ring: PacketRing | None, clips: Clips | None, camera: CameraSettings) -> CameraEvidence:
