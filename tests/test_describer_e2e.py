@@ -124,7 +124,7 @@ def test_a_signal_ends_it_while_the_server_hangs(tmp_path: Path, remote: Remote)
     with agent(tmp_path, "--config", file, "--events-to", lines) as run:
         until(lambda: len(remote.asked) == 2, "a question about a change")
         run.send_signal(signal.SIGTERM)
-        _, err = run.communicate(timeout=40)
+        _, err = run.communicate(timeout=100)
         assert run.returncode == 0, err
     *before, last = changes(lines)
     assert before and not any(event["degraded"] for event in before)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mqtt_world import until
 from vision_server import MODEL, Remote, vision_server
 
 from agent.describer.breaker import CircuitBreaker
@@ -220,10 +221,10 @@ def test_closing_ends_whatever_is_waited_for(remote: Remote, opened: Open, mode:
     describing.wish("a", lambda look: server.describe("a", look), LOOK, answers.append)
     while len(remote.asked) == before:
         time.sleep(0.01)
-    describing.close(5)
+    describing.close(60)
     text = {"": "no text", "Half a": "text cut short"}[answers[0].text]
     assert [answer.note for answer in answers] == [f"{text}: the agent was stopping"]
-    assert not set(threading.enumerate()) - others
+    until(lambda: not set(threading.enumerate()) - others, "its threads to end")
     with pytest.raises(DescriberError, match="the agent was stopping"):
         said(server)
 

@@ -38,9 +38,9 @@ def test_an_event_is_told_whole_each_time_under_one_id(tmp_path: Path) -> None:
         assert not book.update("unknown", text="?")
         with pytest.raises(ValidationError, match="colour"):
             book.update(other, colour="red")
-        assert book.flush(10)
+        assert book.flush(60)
         new, _, update, end = told(outbox)
-        assert book.update(name, text="Words that came late.") and book.flush(10)
+        assert book.update(name, text="Words that came late.") and book.flush(60)
         assert (told(outbox)[-1]["type"], told(outbox)[-1]["text"]) == ("end", "Words that came late.")
     assert [d["seq"] for d in (new, update, end)] == [1, 3, 4]
     assert {d["id"] for d in (new, update, end)} == {name}
@@ -81,7 +81,7 @@ def test_parts_come_one_by_one_and_what_is_late_is_given_up(tmp_path: Path) -> N
         book.update(name, end=True)
         book.update(name, done=("clip",), media=Media(clip="clips/1.mp4", clip_at_s=5.0))
         book.settle("the agent has stopped")
-        assert book.flush(10)
+        assert book.flush(60)
         documents = told(outbox)
     assert [d["pending"] for d in documents] == [list(pending), ["text", "clip"], ["text"], ["text"], ["text"], []]
     late = "no clip: it took longer than 20 s"
@@ -110,7 +110,7 @@ def test_when_the_disk_hangs_the_teller_goes_on_and_losses_are_counted(tmp_path:
     with Outbox(tmp_path / "o.db") as outbox:
         book = EventBook("box", outbox, topic_of=topic_of, sinks=[gate], capacity=10)
         first = book.publish(Anomaly(camera="front"))
-        assert gate.entered.wait(10)
+        assert gate.entered.wait(60)
         for _ in range(15):
             book.publish(Anomaly(camera="front"))
         assert book.dropped == {"queue": 5}
@@ -136,7 +136,7 @@ def test_what_goes_wrong_while_parts_are_given_up_does_not_end_the_telling(tmp_p
     with Outbox(tmp_path / "o.db") as outbox, EventBook("b", outbox, topic_of=topic_of, monotonic=clock) as book:
         book.publish(Anomaly(camera="front", pending=("clip",)), within={"clip": 1.0})
         now[0] = 5.0
-        assert wrong.wait(10)
+        assert wrong.wait(60)
         until(lambda: len(told(outbox)) == 2, "the update")
         assert told(outbox)[-1]["pending"] == []
 
@@ -154,7 +154,7 @@ def test_a_disk_that_refuses_costs_the_keeping_not_the_telling(tmp_path: Path) -
     with EventBook("box", outbox, topic_of=topic_of, sinks=[Screen()]) as book:
         outbox.close()  # every write fails from here on
         book.publish(Anomaly(camera="front"))
-        assert book.flush(10)
+        assert book.flush(60)
         assert book.dropped == {"disk": 1} and "can't be kept" in str(book.trouble)
     assert seen[0].seq == 0 and "not kept" in seen[0].degraded[0]
 
@@ -167,7 +167,7 @@ def test_what_a_crash_left_open_is_ended(tmp_path: Path) -> None:
         book.update(clipless, end=True)
     with Outbox(tmp_path / "o.db") as outbox, EventBook("box", outbox, topic_of=topic_of) as book:
         assert book.end_interrupted() == 2
-        assert book.flush(10)
+        assert book.flush(60)
         ended, given_up = told(outbox)[-2:]
         assert (ended["id"], ended["type"], ended["condition"], ended["seq"]) == (lost, EventType.END.value, "lost", 5)
         assert (given_up["id"], given_up["type"], given_up["pending"]) == (clipless, EventType.END.value, [])
@@ -186,7 +186,7 @@ def test_ndjson_is_the_document_plus_its_topic(tmp_path: Path) -> None:
         EventBook("box", outbox, topic_of=topic_of, sinks=[sink]) as book,
     ):
         book.publish(SemanticChange(camera="front", distance=0.3, after_text="Zwei Männer\nund ein Hund"))
-        assert book.flush(10)
+        assert book.flush(60)
         (kept,) = told(outbox)
     _, line, end = path.read_text(encoding="utf-8").split("\n")
     assert json.loads(line) == {**kept, "topic": "stillwatch/box/front/semantic_change"}

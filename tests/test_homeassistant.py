@@ -142,7 +142,7 @@ def test_every_telling_comes_once_more_as_the_event_entity_reads_it() -> None:
         alert = box.book.publish(Anomaly(camera="front", score=0.8, zones=("door",)))
         box.book.update(alert, text="A dog.")
         box.book.update(alert, end=True)
-        until(lambda: len(watcher.on(f"{BASE}/front/alert")) == 3, "the alert")
+        until(lambda: all(len(watcher.on(f"{BASE}/front/{leaf}")) == 3 for leaf in ("alert", "event")), "the alert")
         forms = [message.document for message in watcher.on(f"{BASE}/front/event")]
         assert [form["event_type"] for form in forms] == ["anomaly", "anomaly_update", "anomaly_end"]
         assert {*(form["event_type"] for form in forms)} <= {*event_types()}

@@ -148,7 +148,8 @@ def test_the_watchdog_is_fed_while_all_go_on_and_pulled_when_one_hangs(
         until(lambda: words.append(listener.receive(1.0) or ()) or "frames front has not" in str(words), "STATUS=")
         clock.now += 0.4
         until(lambda: words.append(listener.receive(1.0) or ()) or "WATCHDOG=trigger" in words[-1], "the trigger")
-        assert ("WATCHDOG=1",) not in words[1:]
+        late = next(number for number, word in enumerate(words) if "frames front has not" in str(word))
+        assert ("WATCHDOG=1",) not in words[late:]
         beat.beat()
         until(lambda: listener.receive(1.0) == ("WATCHDOG=1",), "food again")
     listener.close()
@@ -229,7 +230,7 @@ def test_clients_that_say_nothing_keep_no_thread_for_long(endpoint: tuple[int, P
     port = endpoint[0]
     silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(8)]
     try:
-        until(lambda: sum("process_request" in thread.name for thread in threading.enumerate()) == 8, "all to be taken")
+        until(lambda: sum("process_request" in thread.name for thread in threading.enumerate()) >= 8, "all to be taken")
         with socket.create_connection(("127.0.0.1", port), timeout=30) as ninth:
             assert ninth.recv(100) == b""  # closed without a word
         assert silent[0].recv(100).startswith(b"HTTP/1.1 408")
@@ -366,16 +367,20 @@ def test_the_oldest_event_that_waits_dates_the_outbox(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_agent_above_its_limit_sheds_says_so_and_ends_in_order(tmp_path: Path) -> None:
-    listener = NotifySocket()  # whose queue is full after ten messages: nobody reads before the end
+    listener = NotifySocket()
     command = [sys.executable, "-m", "agent.cli", "run", "--source", "scene:street?fps=5", "--state", str(tmp_path)]
     environment = {**os.environ, "NOTIFY_SOCKET": listener.address, "STILLWATCH_LIMITS__MEMORY_MB": "100"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=250)
-    said: list[tuple[str, ...]] = []
-    while (message := listener.receive(0.1)) is not None:
-        said.append(message)
-    listener.close()
-    assert done.returncode == 1, done.stderr[-2000:]
-    steps = [json.loads(line) for line in done.stderr.splitlines() if "memory is short" in line and line[0] == "{"]
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stderr, stderr=stderr)
+    try:
+        until(lambda: listener.receive(1.0) == ("READY=1",), "READY=1")
+        assert process.wait(200) == 1, log.read_text()[-2000:]  # and nobody reads: the queue holds ten messages
+    finally:
+        process.kill()
+        process.wait()
+        listener.close()
+    said = log.read_text().splitlines()
+    steps = [json.loads(line) for line in said if "memory is short" in line and line[0] == "{"]
     assert [entry["step"] for entry in steps] == [1, 2]
-    assert "limits.memory_mb" in done.stderr.splitlines()[-1]
-    assert ("READY=1",) in said
+    assert "limits.memory_mb" in said[-1]
