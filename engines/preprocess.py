@@ -40,9 +40,9 @@ class OnDevice(Protocol):
         shift: tuple[float, float, float],
         half: bool = False,
     ) -> None:
-        """Queue on `stream`: normalised patches, float32 or float16 (fine + coarse, 3·p·p), to the device address
-        `out`, as `Preprocessor.patches` and `coarse_patches` make them. slots: address of int32 (fine + coarse,): slots of fine
-        tokens, then first slots of cells; of −1 comes a row of zeros. Raises EngineFault."""
+        """Queue on `stream`: normalised patches, float32 or with `half` float16 (fine + coarse, 3·p·p), to the device
+        address `out`, as `Preprocessor.patches` and `coarse_patches` make them. slots: address of int32 (fine +
+        coarse,): slots of fine tokens, then first slots of cells; of −1 comes a row of zeros. Raises EngineFault."""
         ...
 
 
