@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from config.errors import EngineFault
+from config.errors import EngineFault, in_words
 from engines.plan import EncodePlan, Encoder, TokenMap
 from engines.text.language import Floats, Language, Reading
 
@@ -16,17 +17,21 @@ PATIENCE = 3
 """Failures in a row, after which the first encoder is given up: one can be chance, and the frame is encoded in full
 after it; a GPU that has lost its context fails for ever."""
 
+_log = structlog.get_logger(__name__)
+
 
 class FallbackEncoder:
     """Implements `Encoder`. Failures of the first are raised as they come; at the third in a row the call, and every
-    later one, goes to the second, which is made then, and the first is closed. tell: is told why, once.
+    later one, goes to the second, which is made then, and the first is closed. A full encode follows each failure, so
+    selective ones are counted by themselves: three of them with none between that succeeds count as a row too. tell: is
+    told why, once.
 
     degraded: the same sentence, None as long as all is well.
     """
 
     def __init__(self, first: Encoder, second: Callable[[], Encoder], tell: Callable[[str], object]) -> None:
         self._now, self._second, self._tell = first, second, tell
-        self._failed = 0
+        self._failed = self._selective_failed = 0
         self.degraded: str | None = None
 
     @property
@@ -50,19 +55,24 @@ class FallbackEncoder:
         return self._now.patch_size
 
     def encode(self, picture: NDArray[np.uint8], plan: EncodePlan) -> TokenMap:
+        selective = not plan.full and not self._failed
         try:
             tokens = self._now.encode(picture, plan)
-        except EngineFault as fault:
-            self._count(fault)
+        except ValueError:  # the plan's fault
+            raise
+        except Exception as error:  # PyCUDA's errors derive from none of ours
+            self._count(error, selective)
             return self._now.encode(picture, plan)
         self._failed = 0
+        if 0 < tokens.encoded < len(tokens.features):
+            self._selective_failed = 0
         return tokens
 
     def encode_full(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             return self._now.encode_full(picture)
-        except EngineFault as fault:
-            self._count(fault)
+        except Exception as error:  # as above
+            self._count(error, False)
             return self._now.encode_full(picture)
 
     def reset(self) -> None:
@@ -71,14 +81,19 @@ class FallbackEncoder:
     def close(self) -> None:
         self._now.close()
 
-    def _count(self, fault: EngineFault) -> None:
-        """Raise it, until it is time for the second encoder."""
+    def _count(self, error: Exception, selective: bool) -> None:
+        """Raise it as EngineFault, until it is time for the second encoder."""
         self._failed += 1
-        if self.degraded is not None or self._failed < PATIENCE:
-            raise fault
+        self._selective_failed += selective
+        if self.degraded is not None or max(self._failed, self._selective_failed) < PATIENCE:
+            if isinstance(error, EngineFault):
+                raise error
+            raise EngineFault(in_words(error)) from error
         first, self._now = self._now, self._second()
-        first.close()
-        self.degraded = f"the encoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
+        _close(first)
+        form = "the encoder" if self._failed >= PATIENCE else "selective encoding"
+        reason = f"{form} failed {PATIENCE} times in a row ({in_words(error)})"
+        self.degraded = f"{reason}; ONNX Runtime on the CPU does its work"
         self._tell(self.degraded)
 
 
@@ -124,8 +139,10 @@ class FallbackLanguage:
             return self.second.read_on(past, room)
         try:
             return _FallbackReading(self, self._first.read_on(past, room))
-        except EngineFault as fault:
-            self.failed(fault)
+        except ValueError:  # the caller's fault
+            raise
+        except Exception as error:  # as in `FallbackEncoder`
+            self.failed(error)
             return self.second.read_on(past, room)
 
     def close(self) -> None:
@@ -142,18 +159,17 @@ class FallbackLanguage:
         with self._lock:
             self._failed = 0
 
-    def failed(self, fault: EngineFault) -> None:
+    def failed(self, error: Exception) -> None:
         with self._lock:
-            if isinstance(fault, self._no_room):
+            if isinstance(error, self._no_room):
                 self.passed_on += 1
                 return
             self._failed += 1
             if self.degraded is not None or self._failed < PATIENCE:
                 return
-            self.degraded = (
-                f"the decoder failed {PATIENCE} times in a row ({fault}); ONNX Runtime on the CPU does its work"
-            )
-        self._first.close()
+            reason = f"the decoder failed {PATIENCE} times in a row ({in_words(error)})"
+            self.degraded = f"{reason}; ONNX Runtime on the CPU does its work"
+        _close(self._first)
         self._tell(self.degraded)
 
 
@@ -175,12 +191,22 @@ class _FallbackReading:
     def read(self, embeds: Floats, parents: Sequence[int] | None = None, answer: Sequence[int] = (-1,)) -> Floats:
         try:
             logits = self._now.read(embeds, parents, answer)
-        except EngineFault as fault:
+        except ValueError:  # the caller's fault
+            raise
+        except Exception as error:  # as in `FallbackEncoder`
             if self._moved:
                 raise
-            self._language.failed(fault)
+            self._language.failed(error)
             self._now, self._moved = self._language.second.read_on(self._now.past, len(embeds)), True
             return self._now.read(embeds, parents, answer)
         if not self._moved:
             self._language.succeeded()
         return logits
+
+
+def _close(failed: Encoder | Language) -> None:
+    """What has failed for good may not even let go of what it holds; its place is taken all the same."""
+    try:
+        failed.close()
+    except Exception:
+        _log.exception("what was given up can't be closed")

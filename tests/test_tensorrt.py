@@ -467,6 +467,50 @@ def test_a_gpu_that_goes_on_failing_is_given_up_and_that_is_told(
     assert told == [encoder.degraded] and "ONNX Runtime on the CPU does its work" in told[0]
 
 
+class HalfBroken(TensorRtEncoder):
+    """Encodes in full only."""
+
+    def _encode_some(self, *_: Any) -> int:
+        raise EngineFault("the rows")
+
+
+def test_a_selective_form_that_always_fails_is_given_up_though_full_encodes_between_succeed(
+    runtime: TensorRtRuntime, model: Model
+) -> None:
+    told: list[str] = []
+    encoder = FallbackEncoder(HalfBroken(runtime), lambda: host(model), told.append)
+    encoder.encode(picture(1), FULL)
+    for _ in range(PATIENCE - 1):
+        with pytest.raises(EngineFault, match="the rows"):
+            encoder.encode(picture(2), select(1))
+        assert encoder.encode(picture(2), select(1)).encoded == TOKENS, "what follows a failure is full"
+        assert encoder.encode(picture(2), select()).encoded == 0, "nothing to encode is no success of that form"
+    assert encoder.encode(picture(3), select(1)).encoded == TOKENS
+    assert told == [encoder.degraded] and told[0].startswith("selective encoding failed 3 times in a row (the rows)")
+    assert encoder.encode(picture(4), select(1)).encoded == 1
+
+
+def test_what_pycuda_raises_is_counted_too_and_a_context_that_is_gone_does_not_stop_the_change(
+    world: World, runtime: TensorRtRuntime, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pycuda import driver
+
+    def gone(_: object) -> None:
+        raise driver.LogicError("cuCtxPushCurrent failed: context is destroyed")
+
+    told: list[str] = []
+    first = TensorRtEncoder(runtime)
+    encoder = FallbackEncoder(first, lambda: host(model), told.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.Context, "push", gone)
+        for _ in range(PATIENCE - 1):
+            with pytest.raises(EngineFault, match="LogicError: cuCtxPushCurrent failed"):
+                encoder.encode(picture(1), FULL)
+        assert encoder.encode(picture(1), FULL).encoded == TOKENS
+        assert told == [encoder.degraded] and "context is destroyed" in told[0]
+    first.close()
+
+
 # Choosing.
 
 

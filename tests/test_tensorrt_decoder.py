@@ -191,6 +191,25 @@ def test_when_the_gpu_fails_the_answer_goes_on_and_at_last_it_is_given_up_and_to
         language.read_on(language.nothing, 4).read(rows(1, 1))
 
 
+def test_what_pycuda_raises_costs_no_answer_either(
+    language: TensorRtLanguage, host: OnnxRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pycuda import driver
+
+    def gone(_: object) -> None:
+        raise driver.LogicError("cuCtxPushCurrent failed: context is destroyed")
+
+    told: list[str] = []
+    both, plain = FallbackLanguage(language, lambda: LanguageModel(host), told.append, NoRoom), LanguageModel(host)
+    with monkeypatch.context() as patch:
+        patch.setattr(driver.Context, "push", gone)
+        for number in range(PATIENCE):
+            expected = plain.read_on(plain.nothing, 4).read(rows(number, 3))
+            np.testing.assert_allclose(both.read_on(both.nothing, 4).read(rows(number, 3)), expected, atol=1e-4)
+        assert told == [both.degraded] and "context is destroyed" in told[0]
+    language.close()
+
+
 def test_logits_that_are_not_finite_are_a_failure_and_nothing_of_them_stays(
     language: TensorRtLanguage, host: OnnxRuntime
 ) -> None:
