@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ import structlog
 from numpy.typing import NDArray
 
 from agent.camera import Camera
+from agent.capacity.turns import Turns
 from agent.capture import open_source
 from agent.capture.scene.language import DESCRIBE
 from agent.capture.source import FrameSource
@@ -85,6 +86,7 @@ class Desk:
     change: ChangeSettings
     rules: RuleBook
     progress: Progress
+    turns: Turns = field(default_factory=Turns)
 
 
 class CameraBuilder:
@@ -189,7 +191,14 @@ class CameraBuilder:
         )
         made = Camera(
             name,
-            recorded(source_of(name, camera), camera.masks, ring, encode=clips is not None and clips.encode),
+            recorded(
+                source_of(name, camera),
+                camera.masks,
+                ring,
+                encode=clips is not None and clips.encode,
+                camera=name,
+                progress=self._desk.progress,
+            ),
             watch,
             reporter,
             attendant=attendant,
@@ -198,6 +207,7 @@ class CameraBuilder:
             on_available=self._desk.on_available,
             recall=partial(self._desk.learned.load, name, manifest, anomaly),
             progress=self._desk.progress,
+            turns=self._desk.turns,
         )
         made.enabled = self._desk.remembered.of(name).enabled
         reporter.mute(self._desk.remembered.mute_left_s(name))
@@ -210,7 +220,13 @@ class CameraBuilder:
         from agent.describer.server import VisionServer
 
         self.server = server = enter(
-            VisionServer(describer, cameras, state=self._desk.folder, observe=self._desk.metrics.describer_request)
+            VisionServer(
+                describer,
+                cameras,
+                state=self._desk.folder,
+                observe=self._desk.metrics.describer_request,
+                beat=self._desk.progress.loop("describer"),
+            )
         )
         self.patience_s = max(self.patience_s, describer.timeout_s)
         log.info("pictures leave this machine to be described", server=server.name, model=describer.model)

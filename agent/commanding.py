@@ -178,6 +178,7 @@ def fresh_frame(camera: Camera, command: Command) -> Frame:
 
 
 def _result(order: Future[T], command: Command) -> T:
+    command.allow(2 * _NEXT_FRAME_S)
     try:
         return order.result(_NEXT_FRAME_S)
     except FutureTimeout:

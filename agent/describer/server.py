@@ -21,6 +21,7 @@ from agent.describer.chat import ChatServer, WordsMissing
 from agent.describer.request import chat_request
 from agent.describing import Look
 from agent.events.model import DescriberStatus
+from agent.service.progress import Beat
 from config.errors import DescriberError
 from config.settings import Describer
 
@@ -28,13 +29,15 @@ log = structlog.get_logger()
 
 Observe = Callable[[str, float], None]
 """Told after each request: `answered`, `failed`, or `abandoned` (given up by us), and the seconds it took."""
+_BEAT_EVERY_S = 1.0
 BUDGET = "describer-requests.json"
 """In the state folder: the requests of the last hour."""
 
 
 class VisionServer:
     """Puts pictures of these cameras into words, from any thread, until `close`. Raises ConfigError when the server's
-    key can't be had. state: folder in which the budget outlives this run; None = it begins anew.
+    key can't be had. state: folder in which the budget outlives this run; None = it begins anew. beat: the heart of the
+    event loop.
 
     A request that fails is made again, after a pause, as long as no word has come, time is left and the breaker is
     closed.
@@ -49,7 +52,9 @@ class VisionServer:
         observe: Observe = lambda _outcome, _seconds: None,
         clock: Callable[[], float] = time.monotonic,
         breaker: CircuitBreaker | None = None,
+        beat: Beat | None = None,
     ) -> None:
+        self._beat = beat or Beat("describer")
         self._settings = settings
         self._observe = observe
         self._clock = clock
@@ -127,6 +132,7 @@ class VisionServer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._pulse()
         try:
             self._loop.run_forever()
             running = asyncio.all_tasks(self._loop)
@@ -137,7 +143,12 @@ class VisionServer:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
         finally:
+            self._beat.idle()
             self._loop.close()
+
+    def _pulse(self) -> None:
+        self._beat.beat()
+        self._loop.call_later(_BEAT_EVERY_S, self._pulse)
 
     async def _ask(self, camera: str, look: Look, say: Callable[[str], None]) -> None:
         until = self._loop.time() + self._settings.timeout_s

@@ -22,6 +22,7 @@ from agent.capture.frame import Frame
 from agent.capture.ring import Ring
 from agent.evidence.packets import TIME_BASE, Packet, Stream, av_packet, container
 from agent.evidence.ring import PacketRing
+from agent.service.progress import Progress
 
 log = structlog.get_logger()
 
@@ -82,15 +83,18 @@ class FrameEncoder:
 
 class FrameFeed:
     """Takes the frames of one connection and fills the ring with them, on a thread of its own. lossless: a frame waits
-    for room instead of taking the place of an older one."""
+    for room instead of taking the place of an older one. progress: has the thread's heart, called `encode` and the
+    camera."""
 
-    def __init__(self, ring: PacketRing, *, lossless: bool) -> None:
+    def __init__(self, ring: PacketRing, *, lossless: bool, camera: str = "", progress: Progress | None = None) -> None:
+        self._progress = progress or Progress()
+        self._beat = self._progress.loop(f"encode {camera}")
         self._ring, self._lossless = ring, lossless
         self._frames = Ring(4)
         self._encoder: FrameEncoder | None = None
         self._size: tuple[int, int] | None = None
         ring.connect(self)
-        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._beat.name, daemon=True)
         self._thread.start()
 
     def put(self, frame: Frame) -> None:
@@ -103,7 +107,9 @@ class FrameFeed:
     def _run(self) -> None:
         try:
             while not self._frames.drained:
+                self._beat.idle()
                 frame = self._frames.get()
+                self._beat.beat()
                 if frame is not None:
                     self._encode(frame)
         except Exception as error:  # without clips the camera goes on
@@ -111,6 +117,7 @@ class FrameFeed:
             self._frames.close()
         finally:
             self._ring.end(self)
+            self._progress.retire(self._beat)
 
     def _encode(self, frame: Frame) -> None:
         if frame.size != self._size:

@@ -27,6 +27,8 @@ _LONGEST_BACK_S = 3600.0
 _MOST_MOMENTS = 8
 _NEXT_FRAME_S = 5.0
 _ANSWER_WITHIN_S = 30.0
+_ALLOWED_S = 120.0
+"""A large model may be slow to begin, and at the yes or no beside its words."""
 _PART_EVERY_S = 0.2
 _A_MINUTE = 60.0
 _BUSY_S = 2.0
@@ -73,6 +75,7 @@ class Answering:
         last_s = command.arguments.get("last_s", 0)
         if isinstance(last_s, bool) or not isinstance(last_s, (int, float)) or not 0 <= last_s <= _LONGEST_BACK_S:
             raise CommandError(f"ask: expected 0 to {_LONGEST_BACK_S:g} seconds for 'last_s', found {last_s!r:.80}")
+        command.allow(_ALLOWED_S)
         with self._turn():
             attendant = camera.attendant
             heading: dict[str, JsonValue] = {"camera": camera.name, "question": question}

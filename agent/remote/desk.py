@@ -143,7 +143,7 @@ class RemoteConfig:
                 found = b""
             if found is None:
                 return
-            self._beat.beat(_CHECKING_S)
+            self._beat.beat()
             try:
                 if not self._work(found):
                     time.sleep(_STRANGER_S)
@@ -195,7 +195,10 @@ class RemoteConfig:
         try:
             candidate = admitted(desired, self._applier, self._utc())
             if document.mode == "check":
-                self._say(desired.id, document.version, "checked", 200, plan=self._applier.plan(candidate))
+                self._beat.beat(_CHECKING_S)
+                plan = self._applier.plan(candidate)
+                self._beat.beat()
+                self._say(desired.id, document.version, "checked", 200, plan=plan)
             elif self._too_early(desired):
                 self._postpone(desired, give_up, f"waits until {document.not_before}")
             elif self._running is not None:
@@ -234,7 +237,9 @@ class RemoteConfig:
         self._running = desired, Step("staged", None, 202)
         try:
             keep(self._memory, self._accepted)
+            self._beat.beat(_CHECKING_S)
             self._applier.submit(candidate, lambda step: self._inbox.put((desired, step)))
+            self._beat.beat()
         except Exception as error:
             self._running, self._accepted = None, earlier
             if earlier is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ Answered = Callable[[Sequence[float] | None], None]
 """Gets the probabilities, or None when the model failed."""
 
 _MAY_TAKE_S = 60.0
-"""Of a large model, for all rules of a camera; a loop that is silent for longer than that is looked after."""
+"""Of a large model, the first time, for all rules of a camera; from then on three times as long as it ever has, and no
+longer than this. Who is silent for longer than that is looked after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Asking:
         self._changed = threading.Condition()
         self._closed = False
         self._fault: str | None = None
+        self._longest_s = 0.0
         self._thread = threading.Thread(target=self._run, name="rules", daemon=True)
         self._thread.start()
 
@@ -78,8 +81,10 @@ class Asking:
                 if self._closed:
                     return
                 asked = self._waiting.popleft()
-                self._beat.beat(_MAY_TAKE_S)
+                self._beat.beat(min(3 * self._longest_s or _MAY_TAKE_S, _MAY_TAKE_S))
+            began_s = time.monotonic()
             self._answer(asked)
+            self._longest_s = max(self._longest_s, time.monotonic() - began_s)
 
     def _answer(self, asked: _Asked) -> None:
         found: Sequence[float] | None = None

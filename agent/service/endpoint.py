@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from agent.service.health import Answer, Health
+from agent.service.progress import Beat
 from config.errors import ConfigError
 
 _HEAD_BYTES = 8192
@@ -30,20 +31,21 @@ _Page = Callable[[], tuple[HTTPStatus, str, bytes]]
 
 
 class Endpoint:
-    """`http://127.0.0.1:PORT/…` while open. Raises ConfigError when the port can't be had; 0 = any that is free."""
+    """`http://127.0.0.1:PORT/…` while open. Raises ConfigError when the port can't be had; 0 = any that is free.
+    beat: the heart of the thread that takes requests; each is answered on one of its own."""
 
-    def __init__(self, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, port: int, registry: CollectorRegistry, health: Health, beat: Beat | None = None) -> None:
         pages: dict[str, _Page] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
             "/healthz": lambda: _json(health.alive()),
             "/readyz": lambda: _json(health.ready()),
         }
         try:
-            self._server = _Server(port, pages)
+            self._server = _Server(port, pages, beat or Beat("metrics"))
         except OSError as error:
             raise ConfigError(f"metrics.port: can't listen on 127.0.0.1:{port}: {error.strerror}") from None
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve, name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -70,10 +72,19 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, port: int, pages: dict[str, _Page]) -> None:
-        self.pages = pages
+    def __init__(self, port: int, pages: dict[str, _Page], beat: Beat) -> None:
+        self.pages, self._beat = pages, beat
         self._room = threading.BoundedSemaphore(_AT_A_TIME)
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def serve(self) -> None:
+        """Until `shutdown`."""
+        self.serve_forever()
+        self._beat.idle()
+
+    def service_actions(self) -> None:
+        """In every round of `serve_forever`, twice a second at least."""
+        self._beat.beat()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         return self._room.acquire(blocking=False)

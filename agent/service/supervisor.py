@@ -62,7 +62,7 @@ class Supervisor:
         metrics.watch_loops(lambda: {name: silent_s > progress.limit_s for name, silent_s in progress.loops.items()})
         metrics.watch_outbox(outbox.oldest, lambda: {**outbox.dropped, **book.dropped})
         if port is not None:
-            self._stack.enter_context(Endpoint(port, metrics.registry, self.health))
+            self._stack.enter_context(Endpoint(port, metrics.registry, self.health, progress.loop("metrics")))
 
     @property
     def end(self) -> StillwatchError | None:
