@@ -17,19 +17,16 @@ from agent.coherence.settings import CoherenceSettings
 from agent.coherence.staleness import Staleness
 from vpi_ops.choice import host_library
 
-TOKENS = 400
+GRID = 16, 25
+TOKENS = GRID[0] * GRID[1]
 SETTINGS = CoherenceSettings()
 
 
 def state(rng: np.random.Generator) -> TokenState:
-    return TokenState(
-        PatchNoise(TOKENS),
-        Staleness(),
-        np.zeros(TOKENS, np.int64),
-        rng.exponential(0.02, TOKENS).astype(np.float32) * (rng.uniform(size=TOKENS) < 0.5),
-        rng.uniform(0, 2, (TOKENS, 2)).astype(np.float32),
-        rng.uniform(size=TOKENS) < 0.9,
-    )
+    made = TokenState.of(PatchNoise(TOKENS), Staleness(), rng.uniform(size=TOKENS) < 0.9)
+    made.pressure[...] = rng.exponential(0.02, TOKENS) * (rng.uniform(size=TOKENS) < 0.5)
+    made.travelled[...] = rng.uniform(0, 2, (TOKENS, 2))
+    return made
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def both() -> tuple[Reckoning, Reckoning]:
         pytest.skip("needs a C compiler")
     rng = np.random.default_rng(7)
     numpy_state = state(rng)
-    return Reckoning(numpy_state), NativeReckoning(deepcopy(numpy_state), library)
+    return Reckoning(numpy_state, GRID), NativeReckoning(deepcopy(numpy_state), GRID, library)
 
 
 def levels(rng: np.random.Generator, busy: float) -> NDArray[np.float32]:
@@ -65,6 +62,30 @@ def test_c_gives_what_numpy_gives(both: tuple[Reckoning, Reckoning], each: float
     assert found_any
 
 
+def test_c_learns_what_numpy_learns(both: tuple[Reckoning, Reckoning]) -> None:
+    rng = np.random.default_rng(3)
+    states = [each._state for each in both]
+    for n in (1, 7, 60, 399, 3, 20):
+        slots = np.sort(rng.permutation(TOKENS)[:n])
+        error, ratio = rng.exponential(0.02, n).astype(np.float32), rng.exponential(0.7, TOKENS).astype(np.float32)
+        stale = rng.uniform(size=TOKENS) < 0.3
+        for each in both:
+            each.learn(slots, error, stale, ratio)
+        for mine, theirs in zip(
+            *(
+                (s.pressure, s.age, s.waiting, s.travelled, s.staleness.curve, s.staleness.context, s.staleness.counts)
+                for s in states
+            ),
+            strict=True,
+        ):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-7)
+        for s in states:
+            s.travelled[...] += 0.1
+            s.waiting[...] += 1
+    assert states[0].pressure.any()
+    assert (states[0].staleness.curve != Staleness().curve).any()
+
+
 def test_a_copy_works_on_arrays_of_its_own(both: tuple[Reckoning, Reckoning]) -> None:
     rng = np.random.default_rng(2)
     _, native = both
@@ -80,7 +101,7 @@ def test_a_copy_works_on_arrays_of_its_own(both: tuple[Reckoning, Reckoning]) ->
 
 def test_planners_go_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reckoning, "host_library", lambda: None)
-    assert type(reckoning.reckoning(state(np.random.default_rng(0)))) is Reckoning
+    assert type(reckoning.reckoning(state(np.random.default_rng(0)), GRID)) is Reckoning
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,7 +11,6 @@ worth it are refreshed once; then nothing is encoded until something changes.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,20 +68,17 @@ class Planner:
         self._noise = PatchNoise(self._tokens)
         self._hierarchy = Hierarchy(grid)
         self._control = control
-        self._hold: Slots = np.zeros(self._tokens, np.int64)
-        self._pressure: Floats = np.zeros(self._tokens, np.float32)
-        self._travelled: Floats = np.zeros((self._tokens, 2), np.float32)
-        kept = TokenState(self._noise, control.staleness, self._hold, self._pressure, self._travelled, seen)
-        self._reckoning = reckoning(kept)
+        kept = TokenState.of(self._noise, control.staleness, seen)
+        self._hold, self._pressure, self._travelled = kept.hold, kept.pressure, kept.travelled
+        self._age, self._waiting = kept.age, kept.waiting
+        self._reckoning = reckoning(kept, grid)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, the noise too: the next frame is of another scene."""
         self._noise.reset()
-        for each in (self._hold, self._pressure, self._travelled):
+        for each in (self._hold, self._pressure, self._travelled, self._waiting, self._age):
             each[...] = 0
-        self._waiting: Floats = np.zeros(self._tokens, np.float32)
-        self._age: Floats = np.zeros(self._tokens, np.float32)
         self._ratio: Floats = np.zeros(self._tokens, np.float32)
         self._still: int = 0
         self._since_sample: int = 0
@@ -122,7 +118,8 @@ class Planner:
             stale[fetch.fetched] = False
         changed = self._hierarchy.whole(np.flatnonzero(stale), self.coarse) if self._still == 0 else _NONE
         refresh = self._to_refresh(stale, assessment)
-        refresh = refresh[~np.isin(refresh, changed)]  # a clean token of a coarse cell that has changed
+        if len(changed) and len(refresh) and self.coarse.any():  # a clean token of a coarse cell that has changed
+            refresh = refresh[~np.isin(refresh, changed)]
         wanted = len(changed) + len(refresh)
         if not wanted and fetch is None:
             return EncodePlan(Mode.REUSE, _NONE)
@@ -163,25 +160,15 @@ class Planner:
                 each[...] = each[source]
         stale = stale | self.coarse  # a refined cell is news to the tokens around it
         self.coarse[:] = False if coarse is None else coarse
-        if len(slots) and len(error):
-            travelled = np.hypot(*self._travelled[slots].T)
-            self._control.staleness.observe(error, self._ratio[slots], self._pressure[slots], travelled)
         if every:
-            self._age[...] = 0
-            self._pressure[...] = 0
-            self._travelled[...] = 0
-            self._waiting[...] = 0
+            if len(error):
+                way = np.hypot(*self._travelled.T)
+                self._control.staleness.observe(error, self._ratio, self._pressure, way)
+            for each in (self._age, self._pressure, self._travelled, self._waiting):
+                each[...] = 0
             self.expected = self._control.staleness.fresh
         elif len(slots):
-            cause = np.zeros(self._tokens, np.float32)
-            cause[slots] = np.where(stale[slots], error, np.float32(0))
-            near = cv2.GaussianBlur(cause.reshape(self._grid), (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
-            self._pressure += near.reshape(-1) + cause.mean()
-            self._age += 1
-            self._age[slots] = 0
-            self._pressure[slots] = 0
-            self._travelled[slots] = 0
-            self._waiting[slots] = 0
+            self._reckoning.learn(slots, error, stale, self._ratio)
         self._control.frame(self.expected, len(slots))
 
     def _within(self, refresh: Slots, room: int) -> Slots:

@@ -21,9 +21,9 @@ _CONTEXT = np.array([0.35, 0.01], np.float32)
 """Error per unit of pressure, and per patch travelled, before anything is measured."""
 COARSE = 0.08
 """Error of one token that stands for four."""
-_BIN_SAMPLES, _BIN_PRIOR = 50.0, 8.0
+BIN_SAMPLES, _BIN_PRIOR = 50.0, 8.0
 """Samples that a bin's mean remembers, and how many its starting value counts for."""
-_FORGET = 0.995
+FORGET = 0.995
 _PRIOR = 4.0
 """Weight of the starting proportions, in samples of unit pressure 0.05."""
 _SCALE_RATE = 0.3
@@ -31,13 +31,14 @@ _SCALE_RATE = 0.3
 
 class Staleness:
     """The fitted model of one camera. `scale`: measured error over expected error of whole frames, from audits. curve,
-    context: what has been fitted, float32, written to and never replaced."""
+    context: what has been fitted, float32; counts, moments, products: what it was fitted to. Arrays are written to and
+    never replaced."""
 
     def __init__(self) -> None:
         self.curve = _START.copy()
-        self._counts = np.full(len(_START), _BIN_PRIOR, np.float32)
-        self._moments = np.diag(np.full(2, _PRIOR * 0.05**2, np.float64))
-        self._products = self._moments @ _CONTEXT.astype(np.float64)
+        self.counts = np.full(len(_START), _BIN_PRIOR, np.float32)
+        self.moments = np.diag(np.full(2, _PRIOR * 0.05**2, np.float64))
+        self.products = self.moments @ _CONTEXT.astype(np.float64)
         self.context = _CONTEXT.copy()
         self.scale = 1.0
 
@@ -75,16 +76,16 @@ class Staleness:
         counts = np.bincount(bins, minlength=len(self.curve))
         sums = np.bincount(bins, own, minlength=len(self.curve))
         seen = counts > 0
-        rate = counts[seen] / (self._counts[seen] + counts[seen])
+        rate = counts[seen] / (self.counts[seen] + counts[seen])
         self.curve[seen] += (rate * (sums[seen] / counts[seen] - self.curve[seen])).astype(np.float32)
-        self._counts[seen] = np.minimum(self._counts[seen] + counts[seen], _BIN_SAMPLES)
+        self.counts[seen] = np.minimum(self.counts[seen] + counts[seen], BIN_SAMPLES)
         calm = ratio <= EDGES[1]
         if calm.any():
             x = np.stack([pressure[calm], travelled[calm]], axis=1).astype(np.float64)
             left = np.maximum(error[calm] - self.curve[0], 0).astype(np.float64)
-            self._moments = _FORGET * self._moments + np.einsum("ni,nj->ij", x, x)
-            self._products = _FORGET * self._products + np.einsum("ni,n->i", x, left)
-            self.context[...] = _nonnegative(self._moments, self._products)
+            self.moments[...] = FORGET * self.moments + np.einsum("ni,nj->ij", x, x)
+            self.products[...] = FORGET * self.products + np.einsum("ni,n->i", x, left)
+            self.context[...] = _nonnegative(self.moments, self.products)
 
     def audit(self, expected: float, measured: float) -> None:
         """Mean error of a frame as it was expected and as a full encode showed it."""

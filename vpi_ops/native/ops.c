@@ -168,10 +168,12 @@ int shrink(const u8 *image, ptrdiff_t pitch, int w, int h, u8 *to, ptrdiff_t to_
     return resize(&source, w, h, to, to_pitch, dw, dh, widest);
 }
 
-// Whether rows of so many bytes are equal: 1 or 0.
+// Whether rows of so many bytes are equal: 1 or 0. Far apart rows first, as what differs mostly does in many.
 int same(const u8 *a, ptrdiff_t a_pitch, const u8 *b, ptrdiff_t b_pitch, int rows, int bytes) {
-    for (int y = 0; y < rows; ++y)
-        if (memcmp(a + y * a_pitch, b + y * b_pitch, (size_t)bytes)) return 0;
+    enum { APART = 16 };
+    for (int first = 0; first < APART; ++first)
+        for (int y = APART - 1 - first; y < rows; y += APART)
+            if (memcmp(a + y * a_pitch, b + y * b_pitch, (size_t)bytes)) return 0;
     return 1;
 }
 
@@ -534,6 +536,98 @@ int expect(const Tokens *t, const float *restrict ratio, const float *restrict o
         found->changing += calm > changing && t->seen[i] && !stale[i];
         found->pressed += t->pressure[i] != 0;
     }
+    return DONE;
+}
+
+// What a planner and its model of staleness learn from tokens that were encoded, beside `Tokens`.
+typedef struct {
+    float *counts, *age, *waiting;  // counts: of each value of the curve
+    double *moments, *products;     // (2, 2) and (2,), of pressure and way
+    const float *kernel;            // (taps,), a Gaussian
+    float most;                     // samples that a value of the curve remembers
+    double forget;
+    int32_t taps, rows, cols;
+} Learning;
+
+// Least squares of two unknowns, neither below zero.
+static void nonnegative(const double m[4], const double p[2], float *out) {
+    const double determinant = m[0] * m[3] - m[1] * m[1];
+    if (determinant > 1e-9 * m[0] * m[3]) {
+        const double a = m[3] * p[0] - m[1] * p[1], b = m[0] * p[1] - m[1] * p[0];
+        if (a >= 0 && b >= 0) {
+            out[0] = (float)(a / determinant), out[1] = (float)(b / determinant);
+            return;
+        }
+    }
+    const double first = m[0] > 1e-12 ? m[0] : 1e-12, second = m[3] > 1e-12 ? m[3] : 1e-12;
+    const int kept = p[1] * p[1] / second > p[0] * p[0] / first;
+    const double alone = kept ? p[1] / second : p[0] / first;
+    out[kept] = alone > 0 ? (float)alone : 0;
+    out[!kept] = 0;
+}
+
+// agent.coherence.reckoning.Reckoning.learn: n tokens were encoded, and were wrong by `error`.
+int learn(const Tokens *t, const Learning *l, const int64_t *restrict slots, int n, const float *restrict error,
+          const u8 *restrict stale, const float *restrict ratio) {
+    enum { VALUES = 64 };
+    const int tokens = t->n, taps = l->taps, reach = taps / 2;
+    double sums[VALUES] = {0}, moments[4] = {0}, products[2] = {0};
+    int counts[VALUES] = {0}, calm = 0;
+    if (t->bounds >= VALUES) return OUT_OF_RANGE;
+    float *cause = calloc(2 * (size_t)tokens, sizeof *cause);
+    if (!cause) return NO_MEMORY;
+    for (int i = 0; i < n; ++i) {
+        const int64_t slot = slots[i];
+        const float x = t->travelled[2 * slot], y = t->travelled[2 * slot + 1], way = sqrtf(x * x + y * y);
+        const float context = t->context[0] * t->pressure[slot] + t->context[1] * way;
+        const int bin = bin_of(t, ratio[slot]);
+        sums[bin] += error[i] > context ? (double)(error[i] - context) : 0;
+        counts[bin]++;
+    }
+    for (int bin = 0; bin <= t->bounds; ++bin) {
+        if (!counts[bin]) continue;
+        const double rate = counts[bin] / (double)(l->counts[bin] + (float)counts[bin]);
+        t->curve[bin] += (float)(rate * (sums[bin] / counts[bin] - (double)t->curve[bin]));
+        l->counts[bin] += (float)counts[bin];
+        if (l->counts[bin] > l->most) l->counts[bin] = l->most;
+    }
+    for (int i = 0; i < n; ++i) {
+        const int64_t slot = slots[i];
+        if (stale[slot]) cause[slot] = error[i];
+        if (!(ratio[slot] <= t->edges[1])) continue;
+        const float x = t->travelled[2 * slot], y = t->travelled[2 * slot + 1];
+        const double one = (double)t->pressure[slot], two = (double)sqrtf(x * x + y * y);
+        const double left = error[i] > t->curve[0] ? (double)(error[i] - t->curve[0]) : 0;
+        moments[0] += one * one, moments[1] += one * two, moments[3] += two * two;
+        products[0] += one * left, products[1] += two * left;
+        calm = 1;
+    }
+    if (calm) {
+        moments[2] = moments[1];
+        for (int i = 0; i < 4; ++i) l->moments[i] = l->forget * l->moments[i] + moments[i];
+        for (int i = 0; i < 2; ++i) l->products[i] = l->forget * l->products[i] + products[i];
+        nonnegative(l->moments, l->products, t->context);
+    }
+    float *restrict across = cause + tokens, mean = 0;
+    for (int i = 0; i < tokens; ++i) mean += cause[i];
+    mean /= (float)tokens;
+    for (int y = 0; y < l->rows; ++y)
+        for (int x = 0; x < l->cols; ++x) {
+            float sum = 0;
+            for (int k = 0; k < taps; ++k) sum += l->kernel[k] * cause[y * l->cols + most(0, least(x + k - reach, l->cols - 1))];
+            across[y * l->cols + x] = sum;
+        }
+    for (int y = 0; y < l->rows; ++y)
+        for (int k = 0; k < taps; ++k) {
+            const float weight = l->kernel[k], *restrict from = across + most(0, least(y + k - reach, l->rows - 1)) * l->cols;
+            for (int x = 0; x < l->cols; ++x) t->pressure[y * l->cols + x] += weight * from[x];
+        }
+    for (int i = 0; i < tokens; ++i) t->pressure[i] += mean, l->age[i] += 1;
+    for (int i = 0; i < n; ++i) {
+        const int64_t slot = slots[i];
+        l->age[slot] = l->waiting[slot] = t->pressure[slot] = t->travelled[2 * slot] = t->travelled[2 * slot + 1] = 0;
+    }
+    free(cause);
     return DONE;
 }
 

@@ -27,6 +27,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "same": (c_void_p, c_ssize_t, c_void_p, c_ssize_t, c_int, c_int),
     "assess": (c_void_p,) * 6,
     "expect": (*[c_void_p] * 5, c_float, c_float, c_float, c_void_p, c_void_p),
+    "learn": (c_void_p, c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
     "cosines": (c_void_p, c_void_p, c_int, c_int, c_void_p),
     "project": (c_void_p, c_void_p, c_int, c_int, c_void_p),
     "sums": (c_void_p, c_void_p, c_ssize_t, c_void_p),
