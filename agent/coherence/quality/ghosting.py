@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.coherence.cuts import token_cosines
+
 Floats = NDArray[np.float32]
 Slots = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -44,9 +46,9 @@ class GhostDetector:
         if not len(slots):
             return slots
         now = features[slots]
-        lag = _distance(accumulated[slots], now)
+        lag = 1 - token_cosines(accumulated[slots], now)
         waiting = self._behind[slots] > 0
-        moved = _distance(self._steady[slots], now) > lag / 2
+        moved = 1 - token_cosines(self._steady[slots], now) > lag / 2
         lags = lag > self._distance
         fresh = lags & (moved | ~waiting)  # the count begins where the present does
         self._steady[slots[fresh]] = now[fresh]
@@ -55,11 +57,3 @@ class GhostDetector:
         self._behind[slots] = np.where(ghosts, 0, behind)
         self.found += int(ghosts.sum())
         return slots[ghosts]
-
-
-def _distance(a: Floats, b: Floats) -> Floats:
-    """1 − cosine of each row, float32 (n,); 0 where a row is zero, as the token was never encoded."""
-    products = np.einsum("ij,ij->i", a, b)
-    lengths = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    cosines = np.divide(products, lengths, out=np.ones_like(products), where=lengths > 0)
-    return np.asarray(1 - cosines, np.float32)
