@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,10 +14,10 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from mqtt_world import agent, needs_mosquitto, until
+from mqtt_world import Subscriber, agent, needs_mosquitto, until
 
 from agent.events.form import event_types
-from agent.events.model import EVENT, Anomaly
+from agent.events.model import EVENT, Anomaly, RuleAlert, Severity, new_id
 from agent.homeassistant.discovery import Discovery
 from agent.mqtt.broker import LocalBroker
 from agent.mqtt.topics import Topics
@@ -24,6 +25,8 @@ from config.loading import load
 
 ROOT = Path(__file__).parents[1]
 FLOW: list[dict[str, Any]] = json.loads((ROOT / "examples/node-red/alerts.json").read_text(encoding="utf-8"))
+NODE = shutil.which("node") or ""
+needs_node = pytest.mark.skipif(not NODE, reason="node is not installed: what runs in Node-RED can't be run")
 HOME = (ROOT / "docs/home-assistant.md").read_text(encoding="utf-8")
 ALERT = json.loads(
     re.search(r"### `<cam>/alert`\n```json\n(.*?)```", (ROOT / "docs/mqtt.md").read_text(encoding="utf-8"), re.DOTALL)[
@@ -93,6 +96,54 @@ def test_the_flow_speaks_of_topics_and_fields_that_there_are() -> None:
     code = " ".join(node.get("func", "") for node in FLOW)
     assert set(re.findall(r"\bevent\.(\w+)", code)) <= set(ALERT)
     json.loads(by_name["mute an hour"]["payload"])
+
+
+def through_the_flow(messages: list[dict[str, Any]]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """What reaches each debug node when these come in as `alerts`, and what function nodes keep, by name."""
+    asked = json.dumps({"flow": FLOW, "from": "alerts", "messages": messages})
+    command = [NODE, str(ROOT / "tests/node_red.js")]
+    ended = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    return found["reached"], found["stores"]
+
+
+@needs_mosquitto
+@needs_node
+def test_the_flow_tells_each_step_of_an_alert_once() -> None:
+    with (
+        LocalBroker() as broker,
+        Subscriber(broker.port, topic="stillwatch/+/+/alert") as desk,
+        agent(broker.url) as box,
+    ):
+        first = box.book.publish(Anomaly(camera="front", severity=Severity.HIGH, pending=("text",)))
+        box.book.update(first, done=("text",), text="A person stands at the door.")
+        second = box.book.publish(RuleAlert(camera="back", rule="visitor", ask="Is a person there?", score=0.9))
+        box.book.update(first, end=True)
+        until(lambda: len(desk.messages) == 4, "the tellings")
+    came = [{"topic": message.topic, "payload": message.document} for message in desk.messages]
+    reached, _ = through_the_flow([*came, *came])
+    told = [(said["topic"], said["payload"], said["event"]["id"]) for said in reached["notification"]]
+    assert sorted(told) == sorted(
+        [
+            ("anomaly at front", "something unusual, high", first),
+            ("anomaly at front", "A person stands at the door.", first),
+            ("rule at back", "something unusual, medium", second),
+        ]
+    )
+    assert {said["tag"] for said in reached["notification"]} == {"front/anomaly", "back/rule/visitor"}
+    assert [said["payload"]["id"] for said in reached["over"]] == [first]
+
+
+@needs_node
+def test_the_flow_keeps_the_last_thousand_alerts_and_lets_unnumbered_ones_pass() -> None:
+    ids = [new_id() for _ in range(1100)]
+    came = [{"payload": {**ALERT, "id": event_id, "seq": n + 1}} for n, event_id in enumerate(ids)]
+    late = {"payload": {**ALERT, "id": ids[-1], "seq": 0, "replayed": True, "age_s": 7.5}}
+    reached, stores = through_the_flow([*came, came[-1], late, late])
+    assert len(reached["notification"]) == 1102
+    assert reached["notification"][-1]["late"] == 7.5
+    assert len(stores["once"]["seen"]) == 1000 and ids[-1] in stores["once"]["seen"]
 
 
 def test_the_page_for_home_assistant_names_what_is_announced(tmp_path: Path) -> None:
