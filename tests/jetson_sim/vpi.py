@@ -323,6 +323,7 @@ def optflow_dense(
     if target.size != cells or target.format is not _Hidden.MOTION:
         raise RuntimeError("VPI_ERROR_INVALID_ARGUMENT: the output does not fit")
     behaviour.counts["flow"] += 1
+    machine.counts["flow"] += 1
 
     def work() -> None:
         a, b = ref._read(), frame._read()
