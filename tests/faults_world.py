@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mqtt_world import watched
 
 ROOT = Path(__file__).parents[1]
 CUTTING = "scene:street?seed=2&camera=cut&fps=5&width=320&height=180"
@@ -37,7 +38,8 @@ def start(folder: Path, file: Path, log: Path, prefix: Sequence[str] = ()) -> It
     with log.open("ab") as said:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
     try:
-        yield process
+        with watched(process, log):
+            yield process
     finally:
         process.kill()
         process.wait()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -35,11 +37,43 @@ TOPICS = Topics("stillwatch", "box")
 PATIENCE_S = 60.0
 
 
+_processes: list[tuple[subprocess.Popen[Any], Path | None]] = []
+
+
+@contextmanager
+def watched(process: subprocess.Popen[Any], log: Path | None = None) -> Iterator[None]:
+    """As long as this is open, who waits learns at once that an agent has died, and what it said last. log: where it
+    says it, None = to the pipe that its stderr is."""
+    _processes.append((process, log))
+    try:
+        yield
+    finally:
+        _processes.remove((process, log))
+
+
+def _death() -> str | None:
+    """Of an agent that nobody has ended."""
+    for process, log in _processes:
+        if process.poll() not in (None, 0, -signal.SIGKILL):
+            words = b""
+            if log is not None:
+                words = log.read_bytes()
+            elif process.stderr is not None:
+                os.set_blocking(process.stderr.fileno(), False)
+                with suppress(BlockingIOError):
+                    words = os.read(process.stderr.fileno(), 1 << 20)
+            return f"the agent ended with status {process.returncode}: {words[-3000:].decode(errors='replace')}"
+    return None
+
+
 def until(true: Callable[[], Any], what: str) -> None:
-    """Wait for it, for as long as a busy machine may take."""
+    """Wait for it, for as long as a busy machine may take and the agent lives."""
     deadline = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for {what}"
+        if (death := _death()) is not None:
+            assert true(), f"waited for {what}; {death}"
+            return
         time.sleep(0.02)
 
 

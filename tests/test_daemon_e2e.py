@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 import pytest
-from mqtt_world import Subscriber, needs_mosquitto, until
+from mqtt_world import Subscriber, needs_mosquitto, until, watched
 
 from agent.events.outbox import Outbox
 from agent.mqtt.broker import LocalBroker
@@ -43,7 +43,8 @@ def agent(folder: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     try:
-        yield process
+        with watched(process):
+            yield process
     finally:
         process.kill()
         process.communicate()
@@ -185,6 +186,7 @@ def test_one_broken_camera_does_not_stop_the_other(tmp_path: Path, broker: Local
             _, err = run.communicate(timeout=200)
             assert run.returncode == 74, err
             assert err.splitlines()[-1].startswith("broken.mp4: can't be read as video")
+        until(lambda: subscriber.last(f"{BASE}/availability") == "offline", "goodbye, which is said last")
         assert json.loads(subscriber.last(f"{BASE}/good/state") or "{}")["fps"] >= 0
         assert subscriber.on(f"{BASE}/broken/health")[0].document["condition"] == "lost"
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from homeassistant_rules import check
-from mqtt_world import Subscriber, needs_mosquitto, until
+from mqtt_world import Subscriber, needs_mosquitto, until, watched
 from pydantic import TypeAdapter
 
 from agent.events.model import EVENT, BoxStatus, CameraRulesState, CameraState, CommandResult, EventForm
@@ -61,7 +61,8 @@ def agent(
         text=True,
     )
     try:
-        yield process
+        with watched(process):
+            yield process
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err

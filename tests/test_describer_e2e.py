@@ -105,6 +105,7 @@ def test_a_server_that_refuses_is_told_once_and_the_built_in_model_speaks(tmp_pa
         with agent(tmp_path, "--config", file, "--events-to", lines) as run:
             _, err = run.communicate(timeout=200)
             assert run.returncode == 0, err
+        until(lambda: subscriber.last(f"{BASE}/availability") == "offline", "goodbye, which is said last")
         statuses = [message.document for message in subscriber.on(f"{BASE}/status")]
     reason = f"127.0.0.1:{remote.port}: HTTP 401 Unauthorized: invalid key Bearer ***"
     (done,) = {event["id"]: event for event in changes(lines)}.values()

@@ -156,7 +156,7 @@ def test_a_server_without_ranges_is_asked_for_everything_again(hub: Any, reposit
 
 
 def test_a_killed_import_goes_on_where_it_stopped(hub: Any, repository: Path, models: Path) -> None:
-    hub(chunk_delay_s=0.05)
+    hub(chunk_delay_s=0.5)
     call = [sys.executable, "-c", WITHOUT_TORCH, "model", "import", "owner/tiny"]
     process = subprocess.Popen(call, cwd=ROOT, stderr=subprocess.DEVNULL)
     part, deadline = models / ".download-tiny" / f"{WEIGHTS}.part", time.monotonic() + 60

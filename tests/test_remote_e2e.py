@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt_world import TOPICS, Subscriber, needs_mosquitto, until
+from mqtt_world import TOPICS, Subscriber, needs_mosquitto, until, watched
 from remote_hostile import BASE, KINDS, history, hostile
 from remote_world import NEXT, OPS, document
 
@@ -38,7 +38,8 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             stderr=log,
         )
     try:
-        yield process
+        with watched(process, folder / "log"):
+            yield process
     finally:
         process.kill()
         process.wait()

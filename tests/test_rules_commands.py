@@ -160,6 +160,7 @@ def test_a_running_agent_answers_in_parts_and_its_rules_change_and_stay_changed(
         finally:
             stop.set()
             running.join(60)
+        until(lambda: desk.last(f"{BASE}/availability") == "offline", "goodbye, which is said last")
         last = {m.document["id"]: m.document for m in desk.on(f"{BASE}/front/alert")}
         assert all(event["type"] == "end" for event in last.values())
     again = Daemon(configured(tmp_path))

@@ -82,15 +82,27 @@ def test_a_gpu_or_flow_engine_that_is_given_up_is_told_in_the_status_once(
 ) -> None:
     for choose in (choose_encoder, choose_decoder):  # engines are not what fails here
         monkeypatch.setattr(f"agent.building.{choose.__name__}", partial(choose, has=lambda _: False))
-    source = "scene:street?fps=5&width=160&height=120&seconds=6&camera=pan"
+    source = "scene:street?fps=5&width=160&height=120&camera=pan"
     settings = Settings(
         device=Device(id="box"), events=Events(dir=tmp_path / "state"), cameras={"front": Camera(source=source)}
     )
-    daemon = Daemon(settings, RunOptions(seconds=30, retry=False))
+    daemon = Daemon(settings, RunOptions(seconds=100, retry=False))
     assert not daemon._teller._notes()
     gc.collect()
     fail(monkeypatch, daemon)
-    daemon.run(threading.Event())
+    enough = threading.Event()
+
+    def look(_every_s: float = 0.05) -> None:
+        while not (daemon._teller._notes() and daemon.cameras["front"].watch.frames > 10):
+            if enough.wait(_every_s):
+                return
+        enough.set()
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    daemon.run(enough)
+    enough.set()
+    looking.join()
     notes = daemon._teller._notes()
     assert sum(note.startswith(says) for note in notes) == 1, notes
     assert daemon.cameras["front"].watch.frames and not daemon.cameras["front"].watch.modes.get("error")
