@@ -102,7 +102,7 @@ def test_a_source_that_is_not_there_ends_with_69(stillwatch, tmp_path: Path, sou
 
 def test_with_retry_it_goes_on_and_says_so(stillwatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     uri = f"rtsp://127.0.0.1:{free_port()}/stream"
-    outcome = stillwatch("run", "--source", uri, "--seconds", 1, "--state", tmp_path / "state")
+    outcome = stillwatch("run", "--source", uri, "--seconds", 4, "--state", tmp_path / "state")
     assert outcome.status == 0
     assert "camera lost, trying again" in outcome.err
     assert len(outcome.out.splitlines()) == 1
