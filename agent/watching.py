@@ -308,16 +308,16 @@ class CameraWatch:
             self._change.slide(result.slid, result.revealed, result.accumulated)
         at_home = result.placement is None or result.placement == self._pictures.placement(frame.size)
         change = self._change.update(result.accumulated, now_s, cut=result.cut, ignored=view.unwatched)
-        alarm = self._watch_anomaly(frame, result, view, now_s) if at_home else None
-        self._seen_s = now_s if at_home else None  # normal is known by place: while the picture slides none is judged
         if not self._described:
             self._reporter.first_look(frame, result.accumulated)
             self._change.described(result.accumulated)
             self._described = True
-        if change is not None:
+        if change is not None:  # told before more is worked out
             boxes = self._boxes(change.regions, result.placement)
             self._reporter.changed(change, frame, boxes, view.shares(change.tokens), result.accumulated)
             self._change.described(result.accumulated)
+        alarm = self._watch_anomaly(frame, result, view, now_s) if at_home else None
+        self._seen_s = now_s if at_home else None  # normal is known by place: while the picture slides none is judged
         if alarm is not None:
             boxes = tuple(cells_in_frame(box, frame.size) for box in alarm.regions)
             told = self._reporter.anomaly(alarm, frame, boxes, view.zones.touched(boxes), result.accumulated)

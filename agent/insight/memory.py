@@ -34,7 +34,7 @@ class TokenMemory:
         self._columns = grid[1]
         self._white: Floats | None = None
         self._whitened: list[Floats | None] = [None] * grid[0]
-        self._bands: list[tuple[Floats, Floats] | None] = [None] * grid[0]
+        self._bands: list[Floats | None] = [None] * grid[0]
 
     def __len__(self) -> int:
         return sum(map(len, self.rows))
@@ -49,12 +49,15 @@ class TokenMemory:
         nearest remembered one, at most `farthest`."""
         found = np.full(len(points), farthest, np.float32)
         rows, columns = np.divmod(slots, self._columns)
+        placed = _placed(points, columns)
+        squares = np.einsum("nk,nk->n", placed, placed)
+        measured = np.concatenate([placed, np.ones((len(placed), 1), np.float32)], axis=1)
         for row in np.unique(rows):  # of the grid: at most as many as it has, not as many as tokens
-            band, squares = self._band(int(row))
-            if len(band):
+            band = self._band(int(row))
+            if band.size:
                 here = rows == row
-                found[here] = _to_nearest(_placed(points[here], columns[here]), band, squares)
-        return np.asarray(np.minimum(found, farthest), np.float32)
+                found[here] = squares[here] + (measured[here] @ band.T).min(axis=1)
+        return np.clip(found, 0, np.float32(farthest))
 
     def learn(self, points: Floats, slots: NDArray[np.int64]) -> None:
         """Remember those of the tokens (n, K) in `slots` (n,) that are unlike all remembered ones of their row. A full
@@ -77,21 +80,24 @@ class TokenMemory:
             for near in range(max(0, int(row) - 1), min(len(self.rows), int(row) + 2)):
                 self._bands[near] = None
 
-    def _band(self, row: int) -> tuple[Floats, Floats]:
-        """What is remembered of a row and its neighbours, as it is measured, and the squares of the lengths."""
+    def _band(self, row: int) -> Floats:
+        """What is remembered of a row and its neighbours, (m, K + 2) as of `_measured`."""
         band = self._bands[row]
         if band is None:
             known = [r for r in range(max(0, row - 1), min(len(self.rows), row + 2)) if len(self.rows[r])]
-            points = np.concatenate([self._measured(r) for r in known]) if known else np.zeros((0, 0), np.float32)
-            band = self._bands[row] = points, np.einsum("nk,nk->n", points, points)
+            band = np.concatenate([self._measured(r) for r in known]) if known else np.zeros((0, 0), np.float32)
+            self._bands[row] = band
         return band
 
     def _measured(self, row: int) -> Floats:
+        """Its points m as (−2m, |m|²): times (p, 1) that is the squared distance from p but for |p|²."""
         whitened = self._whitened[row]
         if whitened is None:
             known = self.rows[row]
             tokens = known[:, :-1] if self._white is None else known[:, :-1] @ self._white
-            whitened = self._whitened[row] = _placed(tokens, known[:, -1])
+            points = _placed(tokens, known[:, -1])
+            squares = np.einsum("nk,nk->n", points, points)
+            whitened = self._whitened[row] = np.concatenate([-2 * points, squares[:, None]], axis=1)
         return whitened
 
 

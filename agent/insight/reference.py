@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.insight.shift import own_change
+from agent.insight.shift import own_distance
 
 LEAST_LIMIT = 0.02
 """Cosine distance below which cached tokens are no truer than this, whatever the contrast of the picture."""
@@ -47,5 +47,4 @@ def row_distance(
     a: NDArray[np.float32], b: NDArray[np.float32], counted: NDArray[np.bool_] | None
 ) -> NDArray[np.float32]:
     """Cosine distance 0–2 of the rows of two unit matrices without the shift that all rows `counted` (T,) share."""
-    chord = own_change(a - b, counted)
-    return np.asarray(np.einsum("td,td->t", chord, chord) / 2, dtype=np.float32)
+    return np.asarray(own_distance(a - b, counted) / 2, dtype=np.float32)

@@ -30,7 +30,9 @@ def large_components(mask: NDArray[np.bool_], min_cells: int = 1) -> tuple[NDArr
     kept = [label for label in range(1, count) if areas[label] >= min_cells]
     kept.sort(key=lambda label: -int(areas[label]))
     boxes = [_box(*stats[label, :4]) for label in kept]
-    return np.isin(labels, kept), boxes
+    chosen = np.zeros(count, bool)
+    chosen[kept] = True
+    return chosen[labels], boxes
 
 
 def merge_close(boxes: Iterable[CellBox], gap: int = 1) -> list[CellBox]:
