@@ -232,12 +232,12 @@ def test_a_process_that_is_lost_is_replaced_and_its_neighbour_never_notices(
         victim.frames(3)
         before = neighbour.frames(3)
         os.kill(victim.pids[0], number)
-        until(lambda: len(victim.pids) == 2, "second process")
+        until(lambda: len(victim.pids) >= 2, "second process")
         after = victim.frames(6)
         assert any(frame.discontinuity for frame in after)
         indices = [frame.index for frame in after]
         assert indices == sorted(set(indices))
-        assert says in victim.lost()[0]
+        assert any(says in reason for reason in victim.lost()), victim.lost()
         assert not there(victim.pids[0])
         later = neighbour.frames(3)
         assert len(neighbour.pids) == 1 and not neighbour.lost()
@@ -245,7 +245,7 @@ def test_a_process_that_is_lost_is_replaced_and_its_neighbour_never_notices(
     finally:
         victim.stop()
         neighbour.stop()
-    assert children() == []
+    until(lambda: children() == [], "end of both")
     with pytest.raises(ChildProcessError):
         os.waitpid(victim.pids[0], os.WNOHANG)  # not even a zombie
 
@@ -261,10 +261,10 @@ def test_one_that_crashes_again_and_again_leaves_nothing_behind() -> None:
         camera.frames(3)
     finally:
         camera.stop()
-    assert children() == []
+    until(lambda: children() == [], "end")
     camera.__dict__.clear()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= files  # noqa: PTH208
+    until(lambda: len(os.listdir("/proc/self/fd")) <= files, f"return to {files} descriptors")  # noqa: PTH208
 
 
 def test_it_ends_with_the_agent_even_when_it_is_stopped() -> None:
