@@ -20,6 +20,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from agent.capture.limits import MOST_PIXELS, UNKNOWN_SIZE, too_large
 from agent.capture.tap import PacketTap
 from config.errors import CorruptInput, SourceError, StillwatchError
 from config.redact import redact
@@ -27,6 +28,7 @@ from config.redact import redact
 _USUAL_FPS = 25.0
 _HIGHEST_FPS = 240.0
 _DEMUX_ATTEMPTS = 50
+_LIMITED = {"max_pixels": str(MOST_PIXELS)}
 _WITHOUT_CLOCK = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "m4v", "image2pipe", "jpeg_pipe"})
 """Formats without time stamps of their own: libav counts frames at 25 a second for them."""
 
@@ -71,6 +73,7 @@ class Decoder:
             self._container: InputContainer = av.open(
                 source.url,
                 format=source.format,
+                options=dict(_LIMITED),  # for the pictures that libav decodes to learn what they are
                 container_options=dict(source.options),
                 metadata_errors="ignore",
                 timeout=None if source.kind is Kind.FILE else timeout_s,
@@ -80,10 +83,13 @@ class Decoder:
             raise self.failure(error, waited_s=time.monotonic() - started_s) from None
         try:
             self._stream = self._pick()
+            if (reason := too_large(self.size)) is not None:
+                raise self.corrupt(reason)
         except BaseException:
             self._container.close()
             raise
         self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = dict(_LIMITED)
         self.rate = next((rate for rate in self._rates() if 0 < rate <= _HIGHEST_FPS), _USUAL_FPS)
         self.recorded = source.kind is Kind.FILE or (source.kind is Kind.DOWNLOAD and bool(self._container.duration))
         self.frames = self._stream.frames or None if self.recorded else None
@@ -96,7 +102,7 @@ class Decoder:
 
     def export_motion(self) -> None:
         """Have pictures carry the codec's motion vectors, where it is one that has them. Before the first picture."""
-        self._stream.codec_context.options = {"flags2": "+export_mvs"}
+        self._stream.codec_context.options = {**_LIMITED, "flags2": "+export_mvs"}
 
     def pictures(self) -> Iterator[VideoFrame | None]:
         """Every picture to the end. None stands for a packet that gave no picture, so that the caller can look at the
@@ -167,7 +173,11 @@ class Decoder:
             decoded = self._stream.decode(packet)
         except av.error.EOFError:
             return []
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if (reason := too_large(self.size)) is not None:
+                raise self.corrupt(reason) from None
+            if error.errno == errno.EINVAL and self.size == (0, 0):  # what libav makes of a size that it has refused
+                raise self.corrupt(UNKNOWN_SIZE) from None
             self.damaged += 1
             return []
         pictures = [picture for picture in decoded if not picture.is_corrupt]

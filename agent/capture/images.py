@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agent.capture.clock import Clock
 from agent.capture.frame import Frame
+from agent.capture.limits import image_size, too_large
 from agent.capture.source import SourceInfo
 from agent.capture.timing import MediaClock, RateLimit
 from config.errors import CorruptInput, EndOfStream, SourceError
@@ -86,10 +87,13 @@ class ImageSource:
 
 def _load(path: Path) -> NDArray[np.uint8]:
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        whole = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    size = image_size(whole)
+    if size is not None and (reason := too_large(size)) is not None:
+        raise CorruptInput(f"{path}: {reason}")
+    image = None if size is None else cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise CorruptInput(f"{path}: can't be decoded as an image ({data.size} bytes)")
+        raise CorruptInput(f"{path}: can't be decoded as an image ({len(whole)} bytes)")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
