@@ -277,11 +277,11 @@ class Kernels:
             self._functions[name].prepared_async_call(grid, block, stream, *arguments)
 
 
-def _unload(context: Any, module: list[Module], functions: dict[str, Any]) -> None:
+def _unload(context: Any, modules: list[Module], functions: dict[str, Any]) -> None:
     context.push()
     try:
         functions.clear()
-        module.clear()
+        modules.clear()
     finally:
         context.pop()
 

@@ -1,8 +1,9 @@
 """Nothing is called of NVIDIA's and PyCUDA's modules that isn't known from their sources or documentation.
 
-`surface.json` lists what is known. The product's source is walked: a call whose name belongs to nothing of ours, of
-Python or of the libraries that we install must be in it, and where a known name is called, with known keywords. The
-stand-ins, too, take no more than it says.
+`surface.json` lists what is known. The product's source is walked twice. A call whose name belongs to nothing of ours,
+of Python or of the libraries that we install must be in it, and where a known name is called, with known keywords. And
+what an object of theirs is asked for must be its class's, with no more arguments than that takes (`hardware_calls`).
+The stand-ins, too, take no more than it says.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import structlog
+from hardware_calls import PLAIN, ROOT, SURFACE, Kind, broken
 
-ROOT = Path(__file__).parents[2]
-SURFACE: dict[str, Any] = json.loads((ROOT / "tests/jetson_sim/surface.json").read_text())
 HARDWARE = ("jetson_utils", "jetson_utils_python", "vpi", "pycuda", "tensorrt")
 PACKAGES = ("agent", "engines", "vpi_ops", "config")
 LIBRARIES = (
@@ -76,6 +76,33 @@ HANDLES = {
     "_library": "jetson_utils",
 }
 """Names that the product gives the modules."""
+CUDA_STREAM = Kind("pycuda.driver", "Stream", "object")
+HOLDS: dict[str, dict[str, Kind]] = {
+    "agent/capture/jetson_camera.py": {
+        "._library": Kind("jetson_utils"),
+        **dict.fromkeys(("source", "._source"), Kind("jetson_utils", "videoSource", "object")),
+        **dict.fromkeys(("image", "._image"), Kind("jetson_utils", "cudaImage", "object")),
+    },
+    "engines/tensorrt/cuda.py": {
+        "_Block.raw": Kind("pycuda.driver", "DeviceAllocation", "object"),
+        "_Stream._raw": CUDA_STREAM._replace(what="list"),
+    },
+    "engines/tensorrt/graphs.py": {"driver": PLAIN},  # our own
+    "vpi_ops/cuda.py": {
+        "context": Kind("pycuda.driver", "Context", "object"),
+        "module": Kind("pycuda.driver", "Module", "object"),
+    },
+    "vpi_ops/jetson.py": {".beside": CUDA_STREAM, ".stream": CUDA_STREAM},
+    "vpi_ops/jetson_flow.py": dict.fromkeys(("source", "vectors"), Kind("vpi", "Image", "object")),
+    "vpi_ops/jetson_grey.py": {"painted": Kind("pycuda.driver", "Event", "object"), ".stream": CUDA_STREAM},
+    "vpi_ops/jetson_memory.py": {
+        "context": Kind("pycuda.driver", "Context", "object"),
+        "block": Kind("pycuda.driver", "DeviceAllocation", "object"),
+        "stream": CUDA_STREAM,
+        ".base": Kind("pycuda.driver", "PagelockedHostAllocation", "object"),
+    },
+}
+"""What comes into a file from elsewhere, by name."""
 
 
 def sources() -> list[Path]:
@@ -191,6 +218,62 @@ def test_every_hardware_call_of_the_product_is_known() -> None:
     assert {"jetson_memory.py", "jetson_flow.py", "jetson_camera.py", "cuda.py"} <= {file.name for file in files}
     found = {str(file.relative_to(ROOT)): list(unknown(ast.parse(file.read_text()))) for file in files}
     assert {file: calls for file, calls in found.items() if calls} == {}
+
+
+def elsewhere_too() -> set[str]:
+    own, mine = ours()
+    return {*own, *mine, *elsewhere()}
+
+
+def test_every_hardware_object_of_the_product_is_asked_for_what_its_class_has() -> None:
+    held = {str(file.relative_to(ROOT)): file for file in sources()}
+    assert set(HOLDS) <= set(held)
+    found = {
+        name: list(broken(ast.parse(file.read_text()), elsewhere_too(), HOLDS.get(name))) for name, file in held.items()
+    }
+    assert {file: calls for file, calls in found.items() if calls} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        # Names that Python has, or another class, on what was made or given by hardware.
+        ("stream = cuda.Stream(1)\nstream.get()", "Stream has no get"),
+        (
+            "self.context = cuda.Device(0).retain_primary_context()\nself.context.wait_for_event(e)",
+            "Context has no wait",
+        ),
+        ("import pycuda.driver as anything\nanything.sleep(5)", "pycuda.driver has no sleep"),
+        ("with vpi.Image((4, 4), vpi.Format.U8).rlock_cuda() as b:\n    pass", "what Image.rlock_cuda() gives"),
+        ("streams = [cuda.Stream(), cuda.Stream()]\nstreams[0].sync()", "Stream has no sync"),
+        ("it = trt.Runtime(log).deserialize_cuda_engine(plan)\nit.execute_async_v3(5)", "ICudaEngine has no execute"),
+        # Nobody knows on what.
+        ("thing.execute_async_v3(5)", "whose execute_async_v3 it is"),
+        # Arguments.
+        ("cuda.mem_alloc(5, 6)", "mem_alloc() takes 1 arguments, 2 are given"),
+        ("stream = vpi.Stream(3)", "Stream() takes 0 arguments, 1 are given"),
+        ("cuda.Context.synchronize(5)", "synchronize() takes 0 arguments, 1 are given"),
+        ("trt.Builder(log).create_network(0, 1)", "create_network() takes 1 arguments, 2"),
+        ("event = cuda.Event(when=3)", "Event(when=)"),
+        # CUDA graphs, of the driver itself.
+        ("driver.call('cuGraphUpload', ready, stream)", "libcuda has no cuGraphUpload"),
+        ("driver.call('cuGraphLaunch', ready)", "cuGraphLaunch takes 2 arguments, 1 are given"),
+        ("getattr(library, 'cuStreamBeginCapture')(stream, mode)", "libcuda has no cuStreamBeginCapture that"),
+        ("self._library.cuGraphExecUpdate(ready, graph)", "libcuda has no cuGraphExecUpdate"),
+    ],
+)
+def test_what_a_class_does_not_have_or_take_is_reported(code: str, what: str) -> None:
+    assert what in "".join(broken(ast.parse(code), elsewhere_too()))
+
+
+def test_the_driver_s_calls_are_those_of_the_stand_in(jetson: Any) -> None:
+    from simulated_libcuda import LibCuda
+
+    listed = SURFACE["libcuda"]["functions"]
+    calls = {name: value for name, value in vars(LibCuda).items() if name.startswith("cu")}
+    assert {name: len(inspect.signature(call).parameters) - 1 for name, call in calls.items()} == {
+        name: len(parameters) for name, parameters in listed.items()
+    }
 
 
 @pytest.mark.parametrize(
