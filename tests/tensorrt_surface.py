@@ -1,8 +1,8 @@
 """Prints the names of a TensorRT module as JSON: `python tensorrt_surface.py MODULE`. Run on the real bindings, with
 stub libraries under them, and on the stand-in, so that the two can be compared.
 
-Classes: name → {attribute: parameters without self, one list an overload; null for what is no method}. Enums: name →
-members. Parameters of the bindings stand in their docstrings only.
+Classes: name → {attribute: parameters without self, one list an overload; null for what is no method}; those that may
+be left out end with `=`. Enums: name → members. Parameters of the bindings stand in their docstrings only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ def surface(module: Any) -> dict[str, Any]:
             found["classes"][name] = {
                 attribute: overloads(attribute, getattr(thing, attribute)) for attribute in public(thing)
             }
+            nested = {f"{name}.{one}": getattr(thing, one) for one in public(thing)}
+            enums = {one: enum for one, enum in nested.items() if hasattr(enum, "__members__")}
+            found["enums"] |= {one: sorted(enum.__members__) for one, enum in enums.items()}
     return found
 
 
@@ -42,7 +45,8 @@ def overloads(name: str, thing: Any) -> list[list[str]] | None:
     written = re.findall(rf"^(?:\d+\. )?{name}\((.*)\) ->", thing.__doc__ or "", re.MULTILINE)
     if written:
         return [names(one) for one in written if not one.startswith("*args")]
-    return [[one for one in inspect.signature(thing).parameters if one != "self"]]
+    parameters = [one for one in inspect.signature(thing).parameters.values() if one.name != "self"]
+    return [[one.name + "=" * (one.default is not one.empty) for one in parameters]]
 
 
 def names(written: str) -> list[str]:
@@ -50,7 +54,7 @@ def names(written: str) -> list[str]:
     flat = re.sub(r"<[^<>]*>", "", written)
     while (less := re.sub(r"\[[^\[\]]*\]", "", flat)) != flat:
         flat = less
-    parts = [part.partition(":")[0].partition("=")[0].strip() for part in flat.split(",")]
+    parts = [part.partition(":")[0].partition("=")[0].strip() + "=" * ("=" in part) for part in flat.split(",")]
     return [part for part in parts if part and part != "self"]
 
 
