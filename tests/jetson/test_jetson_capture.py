@@ -87,10 +87,20 @@ def test_when_more_frames_are_held_than_there_are_slots_they_are_copied(orders: 
 
 
 @pytest.mark.parametrize(
-    ("does", "says"),
-    [("die", "died .signal 9"), ("hang", "no frame"), ("nothing", "no frame"), ("throw", "failed to capture")],
+    ("way", "does", "says"),
+    [
+        ("process", "die", "died (signal 9"),
+        ("process", "hang", "no frame"),
+        ("process", "nothing", "no frame"),
+        ("process", "throw", "failed to capture"),
+        ("thread", "hang", "no frame"),
+        ("thread", "nothing", "no frame"),
+        ("thread", "throw", "failed to capture"),
+    ],
 )
-def test_whatever_a_camera_does_the_worker_says_so_and_has_it_back(does: str, says: str, orders: Orders) -> None:
+def test_whatever_a_camera_does_the_worker_says_so_and_has_it_back(
+    way: str, does: str, says: str, orders: Orders
+) -> None:
     states: list[CaptureState] = []
     back = threading.Event()
     ring = Ring(3)

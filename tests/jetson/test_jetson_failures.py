@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from structlog.testing import capture_logs
 
 from agent.daemon import Daemon, RunOptions
 from agent.events.model import AnyEvent, HealthEvent
+from agent.runtimes import choose_decoder, choose_encoder
 from config.settings import Camera, Device, Events, Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280), pytest.mark.usefixtures("jetson")]
@@ -91,7 +93,8 @@ def test_cameras_that_die_hang_fall_silent_or_throw_are_told_lost_and_come_back(
 ) -> None:
     orders = tmp_path / "orders.json"
     monkeypatch.setenv("JETSON_SIM_CAMERA", str(orders))
-    monkeypatch.setattr("agent.runtimes.installed", lambda module: False)  # engines are not what fails here
+    for choose in (choose_encoder, choose_decoder):  # engines are not what fails here
+        monkeypatch.setattr(f"agent.building.{choose.__name__}", partial(choose, has=lambda _: False))
 
     def tell(of: dict[str, dict[str, Any]]) -> None:
         half = orders.with_suffix(".half")
@@ -102,6 +105,7 @@ def test_cameras_that_die_hang_fall_silent_or_throw_are_told_lost_and_come_back(
     cameras = {does: CSI.format(number) for number, does in enumerate(FAILURES)}
     with running(tmp_path, {**cameras, "well": CSI.format(9)}) as (daemon, told):
         until(lambda: min(frames(daemon).values()) > 3, lambda: frames(daemon))
+        assert daemon._fleet.backend == "cpu"
         tell({f"csi://{number}": {"does": does} for number, does in enumerate(FAILURES)})
         lost = lambda name: {each.text for each in told.of(name) if each.condition.value == "lost"}  # noqa: E731
         until(

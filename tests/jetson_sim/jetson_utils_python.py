@@ -164,9 +164,10 @@ class videoSource:
         orders = _orders(self._uri)
         self._size = tuple(orders.get("size", self._size))
         does = orders.get("does", "stream") if self._received >= orders.get("after", 0) else "stream"
-        if does == "hang":
-            while True:
+        if does == "hang":  # until it is told otherwise, in a process that has not been killed
+            while _orders(self._uri).get("does") == "hang":
                 time.sleep(0.05)
+            return None
         if does == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if does in ("nothing", "offline"):
