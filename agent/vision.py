@@ -26,8 +26,8 @@ _NO_PYCUDA = (
 )
 _NO_VPI = (
     "vpi computes dense flow on the flow engine (OFA) of a Jetson; it comes with NVIDIA JetPack (apt install "
-    "python3.10-vpi3 with JetPack 6, python3.12-vpi4 with JetPack 7; an environment needs --system-site-packages to see "
-    "it) and is not on this machine."
+    "python3.10-vpi3 with JetPack 6, python3.12-vpi4 with JetPack 7; an environment needs --system-site-packages to "
+    "see it) and is not on this machine."
 )
 
 _VPI_ALONE = "vpi is here, but not PyCUDA, which gives it memory: pip install 'stillwatch[jetson]'."
