@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent import models
+from agent import __version__, models
 from agent.remote import commands as remote_commands
 from agent.service import commands as service_commands
 from config.errors import StillwatchError
@@ -46,6 +46,21 @@ app.add_typer(rules_app, name="rules")
 
 ModelName = Annotated[str, typer.Option("--model", help="A name from `stillwatch model list`, or a folder.")]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.0, help="End after so many seconds.")]
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stillwatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Watches live video with a vision-language model, re-computes only what changed, and reports over MQTT."""
 
 
 def command() -> None:
