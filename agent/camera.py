@@ -9,6 +9,7 @@ from weakref import WeakMethod
 
 import structlog
 
+from agent.capacity.turns import Turns
 from agent.capture.backoff import Backoff
 from agent.capture.frame import Frame
 from agent.capture.ring import Ring
@@ -32,7 +33,8 @@ class Camera:
 
     retry: connect again when the source is lost. packets: what the source fills besides. on_available: called when
     frames begin and when they stop. recall: called once, before the first frame is looked at. enabled: may be set from
-    any thread; frames of a camera that is not enabled are dropped. progress: told that both threads go on.
+    any thread; frames of a camera that is not enabled are dropped. progress: told that both threads go on. turns: of
+    all cameras that share the machine.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Camera:
         on_available: Callable[[str, bool], None] = lambda _camera, _available: None,
         recall: Callable[[], None] = lambda: None,
         progress: Progress | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.name = name
         self._progress = progress or Progress()
@@ -74,6 +77,7 @@ class Camera:
             beat=self._beats[0],
         )
         self._thread = threading.Thread(target=self._run, name=f"frames {name}", daemon=True)
+        self._seat = (turns or Turns()).seat()
         self._rate = (time.monotonic(), 0)
 
     @property
@@ -172,7 +176,10 @@ class Camera:
         watching, beat = False, self._beats[1]
         while not self._ring.drained:
             beat.idle()
-            frame = self._ring.get()
+            frame = self._ring.get(0.0)
+            if frame is None:
+                self._seat.leave()
+                frame = self._ring.get()
             beat.beat()
             if frame is None:
                 continue
@@ -181,10 +188,12 @@ class Camera:
                 continue
             enabled = self.enabled  # read once: it may be switched while a frame is looked at
             if enabled:
+                self._seat.take()
                 self.watch.see(frame)
             elif watching:
                 self.watch.pause()
             watching = enabled
+        self._seat.leave()
         self.watch.close(self._why)
         beat.idle()
 

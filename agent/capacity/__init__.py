@@ -1,0 +1,1 @@
+"""How many cameras this machine carries, and how it is shared among them."""
