@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__AVX512VBMI__)
+#include <immintrin.h>
+#endif
 
 #ifndef NOISE_PEAK
 #error "compiled by vpi_ops.native, which gives the constants"
@@ -75,7 +78,18 @@ static const u8 *row_of(const Source *source, int steps, int y) {
     const u8 *sum = sums_of(source, steps, y);
     if (!steps || !source->step[steps - 1].across) return sum;
     u8 *out = source->room + (size_t)(3 * (steps - 1) + 2) * source->row_room;
-    for (int x = 0; x < source->step[steps - 1].width; ++x) move_pixel(out + 3 * x, sum + 6 * x);
+    int x = 0;
+#if defined(__AVX512VBMI__)
+    enum { PIXELS = 21 };  // to a register, from two
+    u8 every[64] = {0};
+    for (int i = 0; i < 3 * PIXELS; ++i) every[i] = (u8)(i / 3 * 6 + i % 3);
+    const __m512i index = _mm512_loadu_si512(every);
+    for (; x + PIXELS <= source->step[steps - 1].width; x += PIXELS) {
+        const __m512i low = _mm512_loadu_si512(sum + 6 * x), high = _mm512_loadu_si512(sum + 6 * x + 64);
+        _mm512_storeu_si512(out + 3 * x, _mm512_permutex2var_epi8(low, index, high));
+    }
+#endif
+    for (; x < source->step[steps - 1].width; ++x) move_pixel(out + 3 * x, sum + 6 * x);
     return out;
 }
 
@@ -88,6 +102,43 @@ static void between(int i, int source, int target, int *first, int *lean, int *r
     *lean = (int)lrintf(at * 2048);
     *rest = (int)lrintf((1 - at) * 2048);
 }
+
+#if defined(__AVX512VBMI__)
+// Which bytes of a row become the left and right neighbours of some pixels of the target: those `index` names, of the
+// 128 from `base` on.
+typedef struct {
+    u8 left[64], right[64];
+    int base, first;
+} Pick;
+
+enum { REACH = 128 };
+
+// Picks for the pixels before `inner`, of a row of `bytes`; returns how many. What a pick has beyond its pixels is
+// overwritten by the next one, or lies in the slack of the row.
+static int picks_of(const int *left, const int *right, int inner, int bytes, Pick *picks) {
+    int count = 0;
+    for (int x = 0; x < inner; ++count) {
+        Pick *pick = memset(picks + count, 0, sizeof *pick);
+        pick->first = x;
+        pick->base = most(0, least(left[x], bytes - REACH));
+        for (int i = 0; i < 21 && x < inner && right[x] + 3 - pick->base <= REACH; ++i, ++x)
+            for (int c = 0; c < 3; ++c) {
+                pick->left[3 * i + c] = (u8)(left[x] + c - pick->base);
+                pick->right[3 * i + c] = (u8)(right[x] + c - pick->base);
+            }
+    }
+    return count;
+}
+
+static void pick_pixels(const Pick *picks, int count, const u8 *from, u8 *lefts, u8 *rights) {
+    for (const Pick *pick = picks; pick < picks + count; ++pick) {
+        const __m512i low = _mm512_loadu_si512(from + pick->base), high = _mm512_loadu_si512(from + pick->base + 64);
+        const __m512i left = _mm512_loadu_si512(pick->left), right = _mm512_loadu_si512(pick->right);
+        _mm512_storeu_si512(lefts + 3 * pick->first, _mm512_permutex2var_epi8(low, left, high));
+        _mm512_storeu_si512(rights + 3 * pick->first, _mm512_permutex2var_epi8(low, right, high));
+    }
+}
+#endif
 
 // `source`, after its steps (w, h), to (dw, dh) bytes in threes at `to`.
 static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw, int dh, int widest) {
@@ -120,6 +171,11 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
         if (first + 1 < w - 1) inner = x + 1;
         for (int c = 0; c < 3; ++c) rest[3 * x + c] = (int16_t)to_left, lean[3 * x + c] = (int16_t)to_right;
     }
+#if defined(__AVX512VBMI__)
+    const int bytes = apart * w;
+    Pick *picks = bytes >= REACH ? malloc(sizeof *picks * (size_t)(inner + 1)) : NULL;
+    const int picked = picks ? picks_of(left, right, inner, bytes, picks) : 0;
+#endif
     int made[2] = {-1, -1};  // which rows lie in `mixed`
     for (int y = 0; y < dh; ++y) {
         int first, to_below, to_above, at[2];
@@ -129,7 +185,12 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
             const int wanted = at[k] = most(0, least(first + k, h - 1)), place = wanted & 1;
             if (made[place] != wanted) {
                 const u8 *from = sums_of(source, source->steps, wanted);
+#if defined(__AVX512VBMI__)
+                pick_pixels(picks, picked, from, lefts, rights);
+                for (int x = picked ? inner : 0; x < inner; ++x) {
+#else
                 for (int x = 0; x < inner; ++x) {
+#endif
                     move_pixel(lefts + 3 * x, from + left[x]);
                     move_pixel(rights + 3 * x, from + right[x]);
                 }
@@ -148,6 +209,9 @@ static int resize(Source *source, int w, int h, u8 *to, ptrdiff_t pitch, int dw,
         const int b0 = to_above, b1 = to_below;
         for (size_t i = 0; i < n; ++i) out[i] = (u8)(((b0 * above[i] >> 16) + (b1 * below[i] >> 16) + 2) >> 2);
     }
+#if defined(__AVX512VBMI__)
+    free(picks);
+#endif
     free(room);
     return DONE;
 }
