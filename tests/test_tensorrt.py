@@ -152,7 +152,7 @@ def test_a_damaged_file_never_reaches_tensorrt(world: World, model: Model, folde
 def test_half_precision_that_strays_is_refused_with_numbers_and_float32_taken(
     world: World, model: Model, folder: Path
 ) -> None:
-    world.faults.stray, world.faults.stray_only = 1.0, "FP16"
+    world.faults.stray, world.faults.stray_only = 1.0, "FP16 BF16"
     runtime = TensorRtRuntime(model, world.gpu)
     assert runtime.precision is Precision.FP32
     assert runtime.memory.parts()["weights"].allocated == sum(
@@ -165,6 +165,14 @@ def test_half_precision_that_strays_is_refused_with_numbers_and_float32_taken(
     assert "--again" in later.notes[0]
     world.faults.reset()
     assert TensorRtRuntime(model, world.gpu, again=True).precision is Precision.FP16
+
+
+def test_where_fp16_strays_bf16_is_next(world: World, model: Model, folder: Path) -> None:
+    world.faults.stray, world.faults.stray_only = 1.0, "FP16"
+    runtime = TensorRtRuntime(model, world.gpu)
+    assert runtime.precision is Precision.BF16 and runtime.notes[0].startswith("fp16: outputs stray")
+    assert runtime.engines["select_rows"].dtype("patches") == np.float32
+    assert [check["passed"] for check in runtime.checks] == [True] * (1 + len(runtime.rows))
 
 
 def test_nothing_that_strays_is_ever_used(world: World, model: Model, folder: Path) -> None:
@@ -279,7 +287,8 @@ def test_two_builders_of_one_model_take_turns(world: World, model: Model, folder
 
 def test_precisions_are_what_device_and_release_can_do() -> None:
     orin, thor = (8, 7), (11, 0)
-    assert precisions(None, release_of("10.3.0"), orin) == (Precision.FP16, Precision.FP32)
+    assert precisions(None, release_of("8.6.2"), orin) == (Precision.FP16, Precision.FP32)
+    assert precisions(None, release_of("10.3.0"), orin) == (Precision.FP16, Precision.BF16, Precision.FP32)
     assert precisions("bf16", release_of("10.13.3"), thor) == (Precision.BF16,)
     assert precisions(None, release_of("11.4.0"), thor) == (Precision.FP32,)
     with pytest.raises(EngineFault, match=r"bf16: .* offers fp16, fp32"):

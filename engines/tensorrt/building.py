@@ -162,7 +162,7 @@ def _build(
 
 def _store_in(trt: Any, network: Any, precision: Precision) -> None:
     """Keys and values go in and out as they are kept: half the memory, and no conversion of the cache in each frame.
-    Patches go in as the kernel writes them, which has no bfloat16: three bits fewer than their pixels have."""
+    Patches go in as a kernel writes them, float16 or float32."""
     kept = {Precision.FP16: trt.float16, Precision.BF16: getattr(trt, "bfloat16", None)}[precision]
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     tensors += [network.get_output(i) for i in range(network.num_outputs)]

@@ -31,10 +31,11 @@ class Precision(str, Enum):
 
 
 def precisions(wanted: str | None, release: Release, capability: tuple[int, int]) -> tuple[Precision, ...]:
-    """What to try, best first; each is refused if its outputs stray. wanted: None = what suits the device. Raises
-    EngineFault for what device or release can't do.
+    """What to try, best first; each is refused if its outputs stray. wanted: None = all that device and release can do.
+    Raises EngineFault for what they can't.
 
-    FP8 (Thor) is not among them: TensorRT uses it only where the graph itself quantises, which ours don't.
+    FP16 comes before BF16, which rounds to eight bits where FP16 keeps eleven, but goes on where values pass 65504. FP8
+    (Thor) is not among them: TensorRT uses it only where the graph itself quantises, which ours don't.
     """
     if not release.precision_flags:
         able = [Precision.FP32]
@@ -43,7 +44,7 @@ def precisions(wanted: str | None, release: Release, capability: tuple[int, int]
         if release.bf16 and capability >= (8, 0):
             able.insert(1, Precision.BF16)
     if wanted is None:
-        return (able[0], Precision.FP32) if len(able) > 1 else (Precision.FP32,)
+        return tuple(able)
     if wanted not in [precision.value for precision in able]:
         raise EngineFault(
             f"precision {wanted}: this TensorRT on compute capability {capability[0]}.{capability[1]} offers "

@@ -162,7 +162,7 @@ class Builder:
         _report(config._monitor)
         half = next((flag.name for flag in config._flags if flag.name in ("FP16", "BF16")), None)
         precision = {"FP16": "HALF", "BF16": "BF16"}.get(half or "")
-        stray = faults.stray if faults.stray_only in ("", half or "FP32") else 0.0
+        stray = faults.stray if not faults.stray_only or (half or "FP32") in faults.stray_only.split() else 0.0
         graph = as_built(network, DataType[precision] if precision else None, stray)
         header = {
             "version": VERSION,
