@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent import __version__, models
+from agent.capacity import commands as capacity_commands
 from agent.remote import commands as remote_commands
 from agent.service import commands as service_commands
 from config.errors import StillwatchError
@@ -585,6 +586,10 @@ def config_check(
         _check_cameras(settings)
     away = "" if settings.describer is None else f"; pictures are sent to {settings.describer.url}"
     typer.echo(f"{file}: good; cameras: {', '.join(settings.cameras)}{away}")
+    from agent.capacity.costs import crowding
+
+    if (crowded := crowding(settings)) is not None:
+        typer.echo(f"{file}: {crowded}", err=True)
 
 
 def _check_cameras(settings: Settings) -> None:
@@ -649,6 +654,7 @@ def _settings(file: Path | None, options: dict[tuple[str, ...], tuple[str, str |
 
 
 service_commands.register(app, _settings)
+capacity_commands.register(app, _settings)
 
 
 def _layers(file: Path | None, options: dict[tuple[str, ...], tuple[str, str | None]]) -> Layers:

@@ -32,6 +32,7 @@ from agent.applying.proving import Health
 from agent.applying.starting import start
 from agent.building import Desk
 from agent.camera import Camera
+from agent.capacity.costs import crowding
 from agent.capture.worker import Phase
 from agent.coherence import memory
 from agent.commanding import CameraCommands
@@ -175,6 +176,7 @@ class Daemon:
         self._stack.callback(self._fleet.close)
         if not began.safe:
             self._fleet.build(settings)
+        self._crowded = _crowded(settings)
         self.applier = ApplyEngine(
             self,
             journal,
@@ -219,6 +221,7 @@ class Daemon:
                 *self._notes,
                 *self._fleet.troubles,
                 *self.applier.troubles,
+                *self._crowded,
                 *key_troubles(settings.remote),
             ),
             server=self._fleet.server,
@@ -396,6 +399,7 @@ class Daemon:
     def change(self, settings: Settings, *, strict: bool) -> None:
         """Run these cameras on this broker from now on; on the applier's thread. Raises StillwatchError."""
         self._fleet.change(settings, strict=strict)
+        self._crowded = _crowded(settings)
         if settings.mqtt != self._linked:
             self._close_link()
             self._open_link(settings)
@@ -461,3 +465,12 @@ class Daemon:
         self._remembered.enable(name, enabled)
         self.link.set_analysis(name, enabled)
         return {"camera": name, "enabled": enabled}
+
+
+def _crowded(settings: Settings) -> tuple[str, ...]:
+    """What the cameras can't all have, told once here and in the status from now on."""
+    sentence = crowding(settings)
+    if sentence is None:
+        return ()
+    log.warning("the cameras get fewer frames than they are to have", reason=sentence)
+    return (sentence,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,14 +51,14 @@ def isolation(cameras: int, fps: float, seconds: float, *, capture: str = "proce
         }
         for place, name in enumerate(names)
     }
-    victim, others = names[0], names[1:]
+    victim = names[0]
     with Running(sections) as agent:
         agent.wait(round(4 * fps), _STARTED_WITHIN_S)
-        before = _rates(agent, others, seconds)
+        before = _others(agent.rates(seconds), victim)
         crashing = Crashing(agent, victim)
-        during = _rates(agent, others, seconds)
+        during = _others(agent.rates(seconds), victim)
         crashing.stop()
-        after = _rates(agent, others, seconds)
+        after = _others(agent.rates(seconds), victim)
     return Isolation(fps, before, during, after, crashing.crashes)
 
 
@@ -87,9 +86,5 @@ class Crashing:
                     last, self.crashes = pid, self.crashes + 1
 
 
-def _rates(agent: Running, names: list[str], seconds: float) -> dict[str, float]:
-    first = agent.counted()
-    time.sleep(seconds)
-    last = agent.counted()
-    passed_s = last.at_s - first.at_s
-    return {name: round((last.frames[name] - first.frames[name]) / passed_s, 3) for name in names}
+def _others(rates: Mapping[str, float], victim: str) -> dict[str, float]:
+    return {name: rate for name, rate in rates.items() if name != victim}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import json
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from agent.capacity import costs
+from agent.capacity.costs import Cost, crowding
 from agent.capacity.sharing import Load, fair_rates, fair_shares
 from agent.capacity.turns import Seat, Turns
+from agent.cli import app
+from config.settings import Camera, Events, Settings
 
 WANTS = st.dictionaries(st.text("abcdefgh", min_size=1, max_size=3), st.floats(0.01, 10), min_size=1, max_size=8)
 
@@ -104,3 +111,22 @@ def test_a_camera_that_hangs_in_its_turn_costs_the_others_one_wait() -> None:
     turns.leave(stuck)  # it has come back
     turns.ask(well)
     assert well.called.is_set()  # nobody is in the way any more
+
+
+def test_what_will_not_fit_is_told_before(tmp_path: Path) -> None:
+    def with_cameras(count: int) -> Settings:
+        cameras = {f"cam{n}": Camera(source=f"rtsp://10.0.0.{n}/1", fps=10) for n in range(count)}
+        return Settings(events=Events(dir=tmp_path), cameras=cameras)
+
+    assert crowding(with_cameras(50)) is None  # nobody has measured
+    eight = costs.USABLE * costs.processors() * 1000 / (8 * 10)
+    costs.keep(tmp_path, {costs.USUAL: Cost(agent_ms=eight - 1, capture_ms=1)})
+    assert crowding(with_cameras(8)) is None
+    told = crowding(with_cameras(9))
+    assert told is not None and "9 cameras" in told and "cam0 8.9 of 10" in told
+    file = tmp_path / "agent.yaml"
+    file.write_text(with_cameras(9).model_dump_json(exclude_unset=True))
+    said = CliRunner().invoke(app, ["config", "check", str(file)])
+    assert said.exit_code == 0 and "cam0 8.9 of 10" in said.output, said.output
+    (tmp_path / costs.FILE).write_text(json.dumps({costs.USUAL: "much"}))
+    assert crowding(with_cameras(50)) is None

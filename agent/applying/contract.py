@@ -58,10 +58,11 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a candidate would do. restarts: names of cameras, and `mqtt`, `model`, `agent`, for what is made anew; a
-    camera that is new or goes is among them."""
+    camera that is new or goes is among them. notes: what is worth knowing before, as sentences."""
 
     diff: tuple[Difference, ...]
     restarts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

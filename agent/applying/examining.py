@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import structlog
+
 from agent.applying.checking import Size, check, check_overlay
 from agent.applying.contract import Plan, Refused
 from agent.applying.differing import needs_agent, plan
 from agent.applying.journal import Record
+from agent.capacity.costs import crowding
 from config.errors import ConfigError, InvalidConfig
 from config.layers import Layers, with_overlay
 from config.loading import validate
 from config.redact import redact
 from config.settings import Settings
+
+log = structlog.get_logger()
 
 
 def examine(
@@ -30,6 +35,10 @@ def examine(
     if safe:
         planned = replace(planned, restarts=tuple(settings.cameras))
     check(None if safe else now, settings, sizes)
+    crowded = crowding(settings)
+    if crowded is not None and planned.restarts:
+        log.warning("the cameras will get fewer frames than they are to have", reason=crowded)
+        planned = replace(planned, notes=(crowded,))
     return settings, planned
 
 

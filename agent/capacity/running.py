@@ -82,15 +82,29 @@ class Running:
                 raise StillwatchError(f"not every camera had {frames} frames within {timeout_s:g} s")
             time.sleep(0.25)
 
+    def window(self, seconds: float) -> tuple[Counted, Counted]:
+        """At the beginning and at the end of so many seconds. Raises OSError when it doesn't answer."""
+        first = self.counted()
+        time.sleep(seconds)
+        return first, self.counted()
+
+    def rates(self, seconds: float) -> dict[str, float]:
+        """Frames a second of each camera in a window of so many seconds. Raises OSError when it doesn't answer."""
+        first, last = self.window(seconds)
+        passed_s = last.at_s - first.at_s
+        return {name: round((last.frames[name] - first.frames[name]) / passed_s, 3) for name in self._cameras}
+
     def counted(self) -> Counted:
         """Raises OSError when it doesn't answer."""
+        asked_s = time.monotonic()
         with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
+        answered_s = time.monotonic()
         frames = dict.fromkeys(self._cameras, 0)
         for name, count in _FRAMES.findall(text):
             frames[name] += round(float(count))
         captured = sum(_processor_s(pid) for pid in self.processes().values())
-        return Counted(time.monotonic(), frames, _processor_s(self._process.pid), captured)
+        return Counted((asked_s + answered_s) / 2, frames, _processor_s(self._process.pid), captured)
 
     def processes(self) -> dict[str, int]:
         """Those that capture, by camera."""

@@ -294,7 +294,7 @@ class RemoteConfig:
             version=version,
             state=state,
             code=code,
-            reason=redact(reason or ""),
+            reason=redact(reason or ("" if plan is None else "; ".join(plan.notes))),
             errors=tuple(Problem(path=path, msg=redact(message)) for path, message in errors),
             diff=() if plan is None else tuple(map(_change, sorted(plan.diff, key=lambda each: each.path))),
             restarts=() if plan is None else plan.restarts,
