@@ -23,7 +23,8 @@ from mqtt_world import Subscriber, needs_mosquitto, until
 from pydantic import JsonValue
 
 from agent.applying.checking import check, exclusive
-from agent.applying.contract import FINAL, Candidate, Refused, Step
+from agent.applying.contract import FINAL, Candidate, Difference, Refused, Step
+from agent.applying.differing import needs_agent
 from agent.applying.engine import Patience
 from agent.applying.journal import Journal, Record
 from agent.applying.proving import CameraHealth, Health, Limits, verdict
@@ -31,6 +32,7 @@ from agent.applying.starting import settings_at_start
 from agent.capture.worker import Phase
 from agent.daemon import Daemon, RunOptions
 from agent.mqtt.broker import LocalBroker
+from agent.remote.allowed import ALLOWED
 from agent.signals import reloaded_by_signal
 from config.document import Document
 from config.layers import Layers
@@ -310,6 +312,12 @@ def test_a_second_crash_leads_to_safe_mode_and_a_good_configuration_out_of_it(tm
         assert applied(daemon, candidate(daemon, door("b")))[-1].state == "applied"
         assert sorted(daemon.cameras) == ["a", "b"] and not daemon.applier.troubles
         until(lambda: all(camera.watch.frames for camera in daemon.cameras.values()), "frames")
+
+
+@pytest.mark.parametrize("key", ALLOWED)
+def test_nothing_that_may_be_set_from_afar_needs_another_start(key: str) -> None:
+    assert needs_agent((Difference(key.replace("*", "a"), None, 1),)) == ()
+    assert needs_agent((Difference("limits.memory_mb", None, 1000),)) == ("limits.memory_mb",)
 
 
 def test_safe_mode_tries_again_by_itself_until_it_works(tmp_path: Path) -> None:
