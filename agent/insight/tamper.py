@@ -2,7 +2,7 @@
 
 What enters the picture changes a part of it; a light that goes on changes all of it, but its edges stay where they are.
 A camera that was turned or covered shows nothing that it knows, for as long as it stays. A covered one shows hardly any
-detail at all either.
+detail at all either; that is enough, as a plain sheet may look much like plain ground.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _BACK = 0.4
 """Share below which the camera is back where it was."""
 _DETAIL = 0.35
 """Share of its usual detail below which a picture is covered."""
+_HIDDEN = 0.15
+"""Share of its usual detail below which a picture without its usual edges is strange, whatever its tokens are like."""
 _SAME_EDGES = 0.5
 """Correlation with the usual edges from which on the camera looks where it did."""
 _MEMORY_S = 600.0
@@ -63,7 +65,7 @@ class TamperWatch:
     def process(self, strange: NDArray[np.bool_], edges: Floats, now_s: float) -> TamperEvent | None:
         """strange: bool (n,), the tokens that see picture which are far from normal. edges: of the picture, as
         `edges_of` has them. now_s: a clock that never goes back."""
-        share = float(strange.mean()) if len(strange) else 0.0
+        share = 1.0 if self._hidden(edges) else float(strange.mean()) if len(strange) else 0.0
         gap_s = 0.0 if self._last_s is None else now_s - self._last_s
         self._last_s = now_s
         if self._told is not None:
@@ -94,6 +96,10 @@ class TamperWatch:
         if self._usual is None:
             self._usual = edges
         self._usual = self._usual + np.float32(min(1.0, gap_s / _MEMORY_S)) * (edges - self._usual)
+
+    def _hidden(self, edges: Floats) -> bool:
+        usual = self._usual
+        return usual is not None and _detail(edges) < _HIDDEN * _detail(usual) and not self._looks_where_it_did(edges)
 
     def _looks_where_it_did(self, edges: Floats) -> bool:
         usual = self._usual
