@@ -85,7 +85,7 @@ class Scorer:
     def fit(self, clip: str, progress: Callable[[int], None] = lambda done: None) -> None:
         """Learn what is normal from a clip, `CLIP` or `CLIP:FIRST-LAST`; several add up. Raises ConfigError for frames
         of another size, and what `open_source` and `FrameSource.read` raise."""
-        self._model.judge.reset()
+        self._model.begin_clip()
         for done, look in enumerate(self.looks(clip)):
             self._model.learn(look)
             self._fitted = True
@@ -95,7 +95,7 @@ class Scorer:
         """Score every frame of a clip by what was fitted; if nothing was, by what the clip itself has shown so far.
         Raises as `fit`."""
         model, found, learned_s = self._model, [], 0.0
-        model.judge.reset()
+        model.begin_clip()
         for done, look in enumerate(self.looks(clip)):
             if self._fitted:
                 found.append(self._scored(model.examine(look)))

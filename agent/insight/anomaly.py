@@ -19,7 +19,7 @@ there are none either: that is for `agent.insight.tamper` to say.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
 from typing import TypeVar
@@ -260,13 +260,21 @@ class AnomalyModel:
         return self.judge.process(look, {stream: _finite(h.usual) for stream, h in self.stream_history.items()})
 
     def learn(self, look: Look) -> Surprise:
-        """Take a frame for normal at once, as when a clip of normal time is given."""
+        """Take a frame for normal at once, as when a clip of normal time is given. So is all that stays in it, though
+        it has not ended, and no place waits to be learned."""
         surprise = self.examine(look)
         self._open_s += min(look.seconds, _LONGEST_STEP_S)
         self._gather(surprise)
         if self._open_s >= _TICK_S:
-            self._learn_moment(self._close(look, 0.0))
+            moment = self._close(look, 0.0)
+            stays = np.maximum(moment.over, self.normal.dwell.stayed)
+            self._learn_moment(replace(moment, over=stays, paused=np.zeros_like(moment.paused)))
         return surprise
+
+    def begin_clip(self) -> None:
+        """What comes is another time than what was seen so far: nothing of that goes on or stays."""
+        self.judge.reset()
+        self.normal.dwell.forget(np.ones_like(self.normal.dwell.stayed, bool))
 
     def learn_if_usual(self, look: Look, surprise: Surprise, now_s: float) -> None:
         """Learn a frame that was examined, some seconds later, unless by then something was unusual."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -92,6 +94,20 @@ def test_what_vanishes_inside_the_picture_is_still_there_and_what_leaves_is_gone
     behind = [*walk(60, [4.0] * 8), *(look(280, 170, 0.0) for _ in range(15))]
     left = [*(look(WIDE - 12 + i, 60, 4.0) for i in range(8)), *(look(280, 170, 0.0) for _ in range(15))]
     assert last(model, behind).score > 2 * last(model, left).score
+
+
+def test_what_still_stays_when_normal_time_ends_is_no_longer_than_things_stay_there() -> None:
+    model, ground = AnomalyModel(GRID, WIDTH), EMPTY[3 * GRID[1]]
+    for i in range(450):
+        model.learn(standing(ground if i < 300 else WALKER))
+    model.begin_clip()
+    stays = [float(model.examine(standing(WALKER)).parts[Stream.DWELL].max()) for _ in range(600)]
+    assert max(stays[:140]) < 1 < stays[-1]
+
+
+def standing(token: np.ndarray) -> Look:
+    seen = look(20, 170, 0.0, token)
+    return replace(seen, moved=np.zeros_like(seen.moved))
 
 
 def test_only_tokens_that_changed_are_judged_and_a_few_in_turn(model: AnomalyModel) -> None:
