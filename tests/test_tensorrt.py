@@ -510,6 +510,7 @@ def test_what_pycuda_raises_is_counted_too_and_a_context_that_is_gone_does_not_s
     told: list[str] = []
     first = TensorRtEncoder(runtime)
     encoder = FallbackEncoder(first, lambda: host(model), told.append)
+    gc.collect()  # what earlier tests left could not be let go of meanwhile
     with monkeypatch.context() as patch:
         patch.setattr(driver.Context, "push", gone)
         for _ in range(PATIENCE - 1):

@@ -201,6 +201,7 @@ def test_what_pycuda_raises_costs_no_answer_either(
 
     told: list[str] = []
     both, plain = FallbackLanguage(language, lambda: LanguageModel(host), told.append, NoRoom), LanguageModel(host)
+    gc.collect()  # what earlier tests left could not be let go of meanwhile
     with monkeypatch.context() as patch:
         patch.setattr(driver.Context, "push", gone)
         for number in range(PATIENCE):
