@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engines.manifest import find_model, read_manifest
 from engines.preprocess import Placement, Preprocessor, shrink
-from vpi_ops import cuda, host, kernels
+from vpi_ops import codec, cuda, host, kernels
 from vpi_ops.cuda import SIGNATURES, Kernels, PatchFormat, Sampled, sides
 from vpi_ops.host import HostOps, fit_exposure
 from vpi_ops.interface import PatchPyramid
@@ -160,6 +160,17 @@ def test_the_grey_image_is_the_hosts(run: Kernels, width: int, height: int, seed
     assert (out[:, w:] == 77).all()
 
 
+@given(st.integers(1, 90), st.integers(1, 70), SEEDS)
+@settings(max_examples=25)
+def test_the_grey_pyramid_is_opencvs(run: Kernels, width: int, height: int, seed: int) -> None:
+    image = guarded(np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8))
+    expected = np.asarray(cv2.pyrDown(image)).reshape((height + 1) // 2, (width + 1) // 2)
+    out = empty(expected.shape, np.uint8)
+    run.pyramid_down(address(image), (width, height), width, address(out), out.shape[1], None)
+    if min(width, height) > 2:  # OpenCV doesn't mirror a smaller picture without the edge
+        np.testing.assert_array_equal(out, expected)
+
+
 # Residual.
 
 
@@ -297,6 +308,37 @@ def test_nothing_is_consistent_with_nothing_known(run: Kernels) -> None:
     assert np.isnan(out).all()
 
 
+@given(st.integers(4, 60), st.integers(4, 40), SEEDS)
+@settings(max_examples=20)
+def test_flow_is_followed_as_the_codecs_is(run: Kernels, width: int, height: int, seed: int) -> None:
+    flow, before = smooth(seed, (width, height), 5), smooth(seed + 1, (width, height), 5)
+    flow[0, 0] = before[height // 2, width // 2] = np.nan
+    out = empty(flow.shape, np.float32)
+    run.compose(address(flow), address(before), (width, height), address(out), None)
+    expected = codec._followed(flow, before)
+    unknown, expected_unknown = (np.isnan(field).any(axis=2) for field in (out, expected))
+    to_centre = OPS._positions((height, width)) + flow - (width // 2, height // 2)
+    beside = (np.abs(to_centre) <= 1 + 1 / 32).all(axis=2)  # of what is unknown: OpenCV takes positions to 1/32
+    assert ((unknown == expected_unknown) | beside).all()
+    both = ~unknown & ~expected_unknown
+    steepest = max(np.nanmax(np.abs(np.diff(before, axis=axis))) for axis in (0, 1))
+    assert np.abs(out - expected)[both].max(initial=0) <= steepest / 16 + 1e-3
+    assert np.isnan(out[0, 0]).all()
+
+
+def test_shifts_of_tokens_are_composed_as_in_anchored_warping(run: Kernels) -> None:
+    rows, cols, patch = 6, 9, (16.0, 12.0)
+    rng = np.random.default_rng(2)
+    backward, shift = (guarded(rng.uniform(-30, 30, (rows, cols, 2)).astype(np.float32)) for _ in range(2))
+    home = np.stack(np.divmod(np.arange(rows * cols), cols), axis=1).astype(np.float32)
+    came_from = home + (backward.reshape(-1, 2) / np.array(patch, np.float32))[:, ::-1]
+    expected = backward.reshape(-1, 2) + OPS.warp(shift.reshape(-1, 2), came_from, (rows, cols))
+    out = empty((rows * cols, 2), np.float32)
+    places = address(backward), address(shift), (cols, rows), address(out)
+    run.compose(*places, None, cell=patch, clamp=True)
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
 # Token maps.
 
 
@@ -308,16 +350,45 @@ def test_tokens_are_warped_as_on_the_host(run: Kernels, grid: tuple[int, int], d
     values = guarded(rng.normal(size=(rows * cols, dim)).astype(np.float32))
     source = rng.uniform((-1, -1), (rows, cols), (17, 2)).astype(np.float32)
     source[:3] = (0, 0), (rows - 1, cols - 1), (rows - 1, 0.5)
-    source, out = guarded(source), empty((17, dim), np.float32)
-    run.warp(address(values), grid, dim, address(source), 17, address(out), None)
+    source = guarded(source)
+    inside = ((source >= 0) & (source <= (rows - 1, cols - 1))).all(axis=1)
+    out, valid = empty((17, dim), np.float32), empty((17,), np.uint8)
+    run.warp(address(values), grid, dim, address(source), 17, address(out), address(valid), None)
     np.testing.assert_allclose(out, OPS.warp(values, source, grid), atol=1e-5)
+    np.testing.assert_array_equal(valid, inside)
+
+    nearest = np.rint(np.clip(source, 0, (rows - 1, cols - 1))).astype(int) @ (cols, 1)
+    for half in (False, True):
+        tokens = guarded(values.astype(np.float16 if half else np.float32))
+        out, valid = empty((17, dim), tokens.dtype), empty((17,), np.uint8)
+        places = address(source), 17, address(out), address(valid)
+        run.warp(address(tokens), grid, dim, *places, None, half=half, nearest=True)
+        np.testing.assert_array_equal(out, tokens[nearest])
+        np.testing.assert_array_equal(valid, inside)
 
 
-def test_a_position_that_is_no_number_is_the_first(run: Kernels) -> None:
-    values, source = guarded(np.ones((4, 8), np.float32)), guarded(np.array([[np.nan, 0.5]], np.float32))
-    out = empty((1, 8), np.float32)
-    run.warp(address(values), (2, 2), 8, address(source), 1, address(out), None)
-    assert (out == 1).all()
+@pytest.mark.parametrize("nearest", [False, True])
+def test_a_position_that_is_no_number_is_the_first_and_not_valid(run: Kernels, nearest: bool) -> None:
+    values = guarded(np.repeat(np.arange(4, dtype=np.float32), 8).reshape(4, 8))
+    source = guarded(np.array([[np.nan, 0], [0, np.nan]], np.float32))
+    out, valid = empty((2, 8), np.float32), empty((2,), np.uint8)
+    places = address(source), 2, address(out), address(valid)
+    run.warp(address(values), (2, 2), 8, *places, None, nearest=nearest)
+    assert (valid == 0).all()
+    assert (out == 0).all()
+
+
+def test_validity_is_written_only_where_it_is_wanted(run: Kernels) -> None:
+    values, source = guarded(np.ones((4, 8), np.float32)), guarded(np.array([[0, 1]], np.float32))
+    for nearest in (False, True):
+        out = empty((1, 8), np.float32)
+        run.warp(address(values), (2, 2), 8, address(source), 1, address(out), 0, None, nearest=nearest)
+        assert (out == 1).all()
+
+
+def test_tokens_of_half_precision_are_not_mixed(run: Kernels) -> None:
+    with pytest.raises(ValueError, match="half precision"):
+        run.warp(0, (2, 2), 8, 0, 1, 0, 0, None, half=True)
 
 
 @pytest.mark.parametrize("dim", [4, 192, 1152])
@@ -354,7 +425,7 @@ def test_new_rows_go_into_the_cache_and_nothing_else_changes(
 
 def test_no_rows_are_no_launch(run: Kernels) -> None:
     run.scatter_rows(0, 0, 0, 0, 0, None, planes=4, row_bytes=128, new_rows=8, cache_rows=50)
-    run.warp(0, (4, 4), 8, 0, 0, 0, None)
+    run.warp(0, (4, 4), 8, 0, 0, 0, 0, None)
 
 
 @given(SEEDS)

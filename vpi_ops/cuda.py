@@ -44,13 +44,17 @@ SIGNATURES = {
     "patches_f32": _SAMPLED + "PiiiffffffP",
     "patches_f16": _SAMPLED + "PiiiffffffP",
     "grey": _SAMPLED + "Pi",
+    "pyramid_down": "PiiiPi",
     "fill": "PiiiiPPP",
     "exposure": "PPifP",
     "residual": "PPPPPPiiiiifffffPP",
     "moved": "PPiiiffP",
     "histogram": "PiP",
     "consistency": "PPiiffP",
-    "warp": "PiiiPP",
+    "compose": "PPiiffiP",
+    "warp_bilinear_f32": "PiiiPPP",
+    "warp_nearest_f32": "PiiiPPP",
+    "warp_nearest_f16": "PiiiPPP",
     "blend": "PPPi",
     "scatter_rows_16": "PPPPiiii",
     "scatter_rows_4": "PPPPiiii",
@@ -139,6 +143,14 @@ class Kernels:
         width, height = sampled.resampling.size
         self._launch("grey", _tiles(width, height), (32, 8, 1), stream, *sampled.arguments, int(out), pitch)
 
+    def pyramid_down(
+        self, image: Address, size: tuple[int, int], pitch: int, out: Address, out_pitch: int, stream: Any
+    ) -> None:
+        """The next level of a grey pyramid, uint8 ((w + 1) // 2, (h + 1) // 2), smoothed: equal to cv2.pyrDown."""
+        width, height = size
+        grid = _tiles((width + 1) // 2, (height + 1) // 2)
+        self._launch("pyramid_down", grid, (32, 8, 1), stream, int(image), width, height, pitch, int(out), out_pitch)
+
     # Patch pyramids: half (T, a·a, 3) and quarter (T, b·b, 3) uint8, means (T,) float32; (a, b) = `sides(patch)`.
 
     def fill(
@@ -217,6 +229,21 @@ class Kernels:
         arguments = (int(backward), int(forward), *size, *cell, int(out))
         self._launch("consistency", _tiles(*size), (32, 8, 1), stream, *arguments)
 
+    def compose(
+        self,
+        flow: Address,
+        before: Address,
+        size: tuple[int, int],
+        out: Address,
+        stream: Any,
+        *,
+        cell: tuple[float, float] = (1.0, 1.0),
+        clamp: bool = False,
+    ) -> None:
+        """`flow(p) + before(p + flow(p))`, float32 (h, w, 2). Outside the field: NaN, or with `clamp` its edge."""
+        arguments = (int(flow), int(before), *size, *cell, int(clamp), int(out))
+        self._launch("compose", _tiles(*size), (32, 8, 1), stream, *arguments)
+
     # Token maps.
 
     def warp(
@@ -227,13 +254,22 @@ class Kernels:
         source: Address,
         n: int,
         out: Address,
+        valid: Address,
         stream: Any,
+        *,
+        half: bool = False,
+        nearest: bool = False,
     ) -> None:
-        """`VisionOps.warp`: values float32 (T, D) at n positions `source` float32 (n, 2) = (row, col), clamped to the
-        grid, into `out` (n, D). D in fours."""
+        """`VisionOps.warp`: values (T, D) at n positions `source` float32 (n, 2) = (row, col), clamped to the grid,
+        into `out` (n, D); nearest: the token there, not a mixture. valid: uint8 (n,), 1 where the position lies in the
+        grid, 0 where it was clamped or is NaN; address 0 = not wanted. float32, or, of the nearest, float16 with
+        `half`. D in fours. Raises ValueError for a mixture of float16."""
         _check_fours(dim)
-        arguments = (int(values), *grid, dim, int(source), int(out))
-        self._launch("warp", (n, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
+        if half and not nearest:
+            raise ValueError("tokens of half precision are taken as they are (nearest), not mixed")
+        name = f"warp_nearest_{'f16' if half else 'f32'}" if nearest else "warp_bilinear_f32"
+        arguments = (int(values), *grid, dim, int(source), int(out), int(valid))
+        self._launch(name, (n, 1), (min(256, _up(dim // 4, 32)), 1, 1), stream, *arguments)
 
     def blend(self, accumulated: Address, new: Address, alpha: Address, tokens: int, dim: int, stream: Any) -> None:
         """`VisionOps.blend` in place: accumulated and new float32 (T, D), alpha float32 (T,). D in fours."""

@@ -38,7 +38,7 @@ class TokenMaps:
         with self._gpu.working():
             at = self._at(self._sources)
             out = self._at(self._warped)
-            self._kernels.warp(self._at(values), grid, dim, at, count, out, self._gpu.stream)
+            self._kernels.warp(self._at(values), grid, dim, at, count, out, 0, self._gpu.stream)
         self._gpu.launched(values)
         self._gpu.settle()
         self._gpu.traffic["readbacks"] += 1

@@ -1,4 +1,4 @@
-// Loads and stores of one or four neighbouring values; sums over a warp.
+// Loads and stores of one or four neighbouring values, float or half, as floats; sums over a warp.
 #pragma once
 #include <cuda_fp16.h>
 
@@ -8,6 +8,20 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 __device__ inline float4 load4(const float *from) { return *reinterpret_cast<const float4 *>(from); }
 
 __device__ inline void store4(float *to, float4 v) { *reinterpret_cast<float4 *>(to) = v; }
+
+// Halves come and go as one word of 8 bytes.
+struct alignas(8) Halves {
+    __half x, y, z, w;
+};
+
+__device__ inline float4 load4(const __half *from) {
+    const Halves v = *reinterpret_cast<const Halves *>(from);
+    return make_float4(__half2float(v.x), __half2float(v.y), __half2float(v.z), __half2float(v.w));
+}
+
+__device__ inline void store4(__half *to, float4 v) {
+    *reinterpret_cast<Halves *>(to) = {__float2half(v.x), __float2half(v.y), __float2half(v.z), __float2half(v.w)};
+}
 
 __device__ inline void store(float *to, float v) { *to = v; }
 
