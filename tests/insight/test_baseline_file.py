@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_a_damaged_file_is_set_aside_or_whole_never_half_loaded(
         assert "learned anew" in said
         assert model.learned_s == 0 and not model.normal.appearance.mean.any()
         assert not path.exists()
+
+
+def test_a_header_that_is_no_python_is_damage(learned: AnomalyModel, tmp_path: Path) -> None:
+    path = tmp_path / "front.npz"
+    write(path, snapshot(learned, "reference", 60.0))
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    parts["version.npy"] = parts["version.npy"].replace(b"{'descr'", b"{{{descr'").replace(b"}", b" ")
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    with pytest.raises(CorruptInput, match="can't be read"):
+        load(path, fresh(), "reference", 60.0)
 
 
 def test_values_that_are_no_numbers_are_corrupt(learned: AnomalyModel, tmp_path: Path) -> None:
