@@ -115,6 +115,9 @@ def run(
     """Watch cameras and report what happens, until stopped."""
     if (source is None) == (config is None):
         raise typer.BadParameter("give either --source or --config")
+    from agent.service.memory import take_from_few_pools
+
+    take_from_few_pools()
     if config is not None:
         from agent.signals import ignore_reloads
 

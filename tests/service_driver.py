@@ -24,7 +24,6 @@ LOOPS = {
     "main": "agent.states:StateTeller.tell",
     "watchdog": "agent.service.watchdog:Watchdog._look",
     "encode cam1": "agent.evidence.encoding:FrameFeed._encode",
-    "metrics": "agent.service.endpoint:_Server.service_actions",
     "rules": "agent.rules.asking:Asking._answer",
     "remote configuration": "agent.remote.desk:RemoteConfig._work",
     "command-0": "agent.mqtt.commands:CommandDesk._obey",
